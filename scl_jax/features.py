@@ -1,0 +1,155 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Which axes of a leaf are its features.
+
+A feature is one output unit: a neuron, a filter, one index of a kernel's output
+axes. The frameworks disagree about the place of these axes:
+
+| leaf | shape | feature axes |
+|---|---|---|
+| Flax, Haiku: `kernel`, `w` | (..., in, out) | (-1,) |
+| Equinox, PyTorch layout: `weight` | (out, in, ...) | (0,) |
+| Flax attention: `query`, `key`, `value` kernel | (in, heads, depth) | (-2, -1) |
+| Flax attention: `out` kernel | (heads, depth, out) | (-1,) |
+| embeddings | (entries, features) | (-1,) |
+
+Names decide, never the rank alone: a rank-3 `kernel` may be a 1-D convolution,
+an attention projection or a stack of matrices. Where the name does not settle
+it, `feature_axes` must.
+"""
+
+from collections.abc import Callable, Mapping
+import re
+from typing import Any
+
+import jax.numpy as jnp
+
+from scl_jax import tree as tree_lib
+
+Axes = tuple[int, ...]
+FeatureAxes = None | int | Axes | Mapping[str, int | Axes] | Callable[
+    [str, Any], int | Axes
+]
+
+
+def default_feature_axes(path: str, leaf: Any) -> Axes:
+  """The feature axes that the leaf's name implies.
+
+  Args:
+    path: The leaf's path, such as `'Dense_0/kernel'`.
+    leaf: The array.
+
+  Returns:
+    A tuple of axes; negative ones count from the end.
+
+  Raises:
+    ValueError: If the name leaves it open.
+  """
+  names = [name for name in path.split('/') if name and not name.isdigit()]
+  name = names[-1].lower() if names else ''
+  parents = '/'.join(names[:-1]).lower()
+  rank = jnp.ndim(leaf)
+  if name.startswith('weight'):
+    # An embedding table has one row an entry in every framework.
+    return (-1,) if 'embed' in parents else (0,)
+  if rank == 2 or not name.startswith('kernel') or 'conv' in parents:
+    return (-1,)
+  if rank == 3 and parents.endswith(('query', 'key', 'value')):
+    return (-2, -1)
+  if rank == 3 and parents.endswith('out'):
+    return (-1,)
+  if rank == 4:  # a 2-D convolution, HWIO
+    return (-1,)
+  raise ValueError(
+      f'The feature axes of {path!r}, shape {jnp.shape(leaf)}, do not follow '
+      'from its name. State them, for example '
+      f"feature_axes={{'{re.escape(path)}': (-1,)}} for a convolution or "
+      '(-2, -1) for a projection onto heads.'
+  )
+
+
+def resolve_feature_axes(
+    feature_axes: FeatureAxes = None,
+) -> Callable[[str, Any], Axes]:
+  """Turns a description of feature axes into a function of path and leaf.
+
+  Args:
+    feature_axes: `None` for `default_feature_axes`; one axis or a tuple of
+      axes for every leaf; a mapping from regular expressions, matched against
+      whole paths, to axes (first match wins, other leaves get the default); or
+      a function `(path, leaf) -> axes`.
+
+  Returns:
+    A function `(path, leaf) -> axes` whose axes are sorted and non-negative.
+    It raises `ValueError` for axes out of range or named twice.
+
+  Example:
+    >>> axes = resolve_feature_axes({'out/.*': (-1,)})
+    >>> axes('out/kernel', jnp.ones((4, 8, 16)))
+    (2,)
+  """
+  if feature_axes is None:
+    choose = default_feature_axes
+  elif callable(feature_axes):
+    choose = feature_axes
+  elif isinstance(feature_axes, Mapping):
+    table = [(re.compile(k), v) for k, v in feature_axes.items()]
+
+    def choose(path, leaf):
+      for expression, axes in table:
+        if expression.fullmatch(path):
+          return axes
+      return default_feature_axes(path, leaf)
+  else:
+    choose = lambda path, leaf: feature_axes
+
+  return lambda path, leaf: _normalise(choose(path, leaf), path, leaf)
+
+
+def check_feature_axes(feature_axes: FeatureAxes, weights: tree_lib.PyTree):
+  """Raises unless the axes fit every leaf and every pattern matches one.
+
+  Args:
+    feature_axes: As for `resolve_feature_axes`.
+    weights: The prunable leaves, with `None` elsewhere.
+
+  Raises:
+    ValueError: If an axis is out of range, or a pattern matches no leaf.
+  """
+  resolve = resolve_feature_axes(feature_axes)
+  tree_lib.map_with_path(resolve, weights)
+  if isinstance(feature_axes, Mapping):
+    paths = tree_lib.paths(weights)
+    for pattern in feature_axes:
+      if not any(re.fullmatch(pattern, path) for path in paths):
+        raise ValueError(
+            f'feature_axes pattern {pattern!r} matches no prunable leaf; it is '
+            'a regular expression for the whole path. The paths are:\n'
+            f'{tree_lib.listing(paths)}'
+        )
+
+
+def _normalise(axes: int | Axes, path: str, leaf: Any) -> Axes:
+  rank = jnp.ndim(leaf)
+  axes = (axes,) if isinstance(axes, int) else tuple(axes)
+  if any(not -rank <= axis < rank for axis in axes):
+    raise ValueError(
+        f'feature_axes {axes} are out of range for {path!r}, which has shape '
+        f'{jnp.shape(leaf)}.'
+    )
+  positive = sorted({axis % rank for axis in axes})
+  if len(positive) != len(axes):
+    raise ValueError(f'feature_axes {axes} name an axis of {path!r} twice.')
+  return tuple(positive)

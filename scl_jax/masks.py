@@ -1,0 +1,274 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Mask variables, and what they make of weights.
+
+A mask variable usually stands for one connection. It may also stand for a
+feature or a block of connections: its array is then smaller than the weight's,
+and `expand` says which entry stands for what. An axis of size n covers an axis
+of size d in runs of ceil(d / n), the last one perhaps shorter, so that n = d is
+one variable a connection and n = 1 is broadcasting.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scl_jax import features
+from scl_jax import ste
+from scl_jax import tree as tree_lib
+from scl_jax.prunable import Prunable
+from scl_jax.prunable import prunable as select_prunable
+
+PyTree = tree_lib.PyTree
+Granularity = str | tuple[int, ...]
+
+
+def init_mask_params(
+    weights: PyTree,
+    *,
+    prunable: Prunable = None,
+    init_value: float = 0.3,
+    granularity: Granularity = 'connection',
+    feature_axes: features.FeatureAxes = None,
+) -> PyTree:
+  """Mask variables m for the prunable leaves of `weights`.
+
+  Args:
+    weights: Any pytree of arrays.
+    prunable: Which leaves carry connections, see `scl_jax.prunable`.
+    init_value: The value that all mask variables start from; connections start
+      live if it is positive.
+    granularity: What one mask variable stands for: `'connection'`; `'feature'`,
+      one output unit; or a block of connections, as a tuple of sizes for the
+      trailing axes, (4, 4) say. Where a block does not divide an axis, the axis
+      is cut into the same number of nearly equal parts.
+    feature_axes: Which axes are features, see `scl_jax.features`; read for
+      `'feature'` only.
+
+  Returns:
+    A tree like `weights` of float32 arrays, `None` at leaves that are not
+    prunable.
+
+  Raises:
+    ValueError: For an unknown granularity, a block that does not fit, or an
+      empty selection.
+
+  Example:
+    >>> weights = {'kernel': jnp.ones((4, 2)), 'bias': jnp.ones(2)}
+    >>> init_mask_params(weights, granularity='feature')['kernel']
+    Array([[0.3, 0.3]], dtype=float32)
+  """
+  if not math.isfinite(init_value):
+    raise ValueError(f'init_value must be finite, got {init_value}.')
+  chosen = select_prunable(weights, prunable)
+  resolve = features.resolve_feature_axes(feature_axes)
+
+  def init(path, weight, is_prunable):
+    if not is_prunable:
+      return None
+    shape = _variable_shape(path, weight, granularity, resolve)
+    if shape == jnp.shape(weight):  # full_like keeps the sharding
+      return jnp.full_like(weight, init_value, dtype=jnp.float32)
+    return jnp.full(shape, init_value, jnp.float32)
+
+  return tree_lib.map_with_path(init, weights, chosen)
+
+
+def effective_params(
+    weights: PyTree,
+    mask_params: PyTree,
+    *,
+    estimator: ste.Estimator = 'identity',
+) -> PyTree:
+  """What the model is applied with: weights * S(mask_params).
+
+  Differentiable in both arguments; the gradient with respect to a mask variable
+  is (∂L/∂params · weights) s'(m), summed over the connections it stands for.
+
+  Args:
+    weights: Any pytree of arrays.
+    mask_params: From `init_mask_params`; `None` leaves a weight as it is.
+    estimator: The straight-through estimator, see `scl_jax.ste`.
+
+  Returns:
+    A tree like `weights`, in its dtypes.
+
+  Raises:
+    ValueError: If the trees do not fit or the estimator is unknown.
+
+  Example:
+    >>> effective_params({'w': jnp.ones(2)}, {'w': jnp.array([0.1, -0.1])})
+    {'w': Array([1., 0.], dtype=float32)}
+  """
+  ste.get_estimator(estimator)
+
+  def step(m):
+    return ste.unit_step(m, estimator)
+
+  return apply_masks(weights, jax.tree.map(step, mask_params))
+
+
+def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
+  """params * masks.
+
+  Args:
+    params: Any pytree of arrays.
+    masks: Arrays of {0, 1} that expand to the shapes of `params`; `None` leaves
+      a leaf as it is.
+
+  Returns:
+    A tree like `params`, in its dtypes.
+
+  Raises:
+    ValueError: If the trees do not fit.
+
+  Example:
+    >>> apply_masks({'w': jnp.ones(2), 'b': 3.0}, {'w': jnp.eye(2)[0], 'b': None})
+    {'b': 3.0, 'w': Array([1., 0.], dtype=float32)}
+  """
+
+  def apply(path, leaf, mask):
+    if mask is None:
+      return leaf
+    mask = expand(mask, jnp.shape(leaf), path)
+    return leaf * mask.astype(jnp.result_type(leaf))
+
+  try:
+    jax.tree.structure(params).flatten_up_to(masks)
+  except (ValueError, TypeError) as error:
+    raise ValueError(
+        'masks (or mask_params) must have the tree structure of the weights, '
+        f'with None at leaves that are not prunable: {error}'
+    ) from error
+  return tree_lib.map_with_path(apply, params, masks)
+
+
+def expand(
+    values: jax.Array, shape: tuple[int, ...], path: str = ''
+) -> jax.Array:
+  """Gives each connection the value of its mask variable.
+
+  Args:
+    values: One value a mask variable.
+    shape: The shape of the weight.
+    path: The leaf's path, for the message.
+
+  Returns:
+    An array of that shape.
+
+  Raises:
+    ValueError: If `values` cannot stand for a weight of this shape.
+
+  Example:
+    >>> expand(jnp.array([1.0, 2.0]), (5,))
+    Array([1., 1., 1., 2., 2.], dtype=float32)
+  """
+  if values.shape == shape:
+    return values
+  runs = _runs(values.shape, shape, path)
+  for axis, run in enumerate(runs):
+    if values.shape[axis] not in (1, shape[axis]):
+      values = jnp.repeat(values, run, axis)
+      values = jax.lax.slice_in_dim(values, 0, shape[axis], axis=axis)
+  return jnp.broadcast_to(values, shape)
+
+
+def contract(
+    values: jax.Array,
+    shape: tuple[int, ...],
+    reduction: Callable[..., jax.Array] = jnp.sum,
+) -> jax.Array:
+  """Gathers the values of connections for their mask variables.
+
+  With `jnp.sum` it is the transpose of `expand`.
+
+  Args:
+    values: One value a connection.
+    shape: The shape of the mask variables.
+    reduction: `jnp.sum` or `jnp.mean` over the connections of each variable.
+
+  Returns:
+    An array of that shape.
+
+  Example:
+    >>> contract(jnp.arange(5.0), (2,))
+    Array([3., 7.], dtype=float32)
+  """
+  if values.shape == shape:
+    return values
+  runs = _runs(shape, values.shape, '')
+  for axis, run in enumerate(runs):
+    if shape[axis] == values.shape[axis]:
+      continue
+    # Unequal runs: a sum by segments, over counts for the mean.
+    segments = jnp.arange(values.shape[axis]) // run
+    total = jax.ops.segment_sum(
+        jnp.moveaxis(values, axis, 0), segments, shape[axis], True
+    )
+    if reduction is jnp.mean:
+      counts = jnp.bincount(segments, length=shape[axis]).astype(values.dtype)
+      total = total / counts.reshape((-1,) + (1,) * (total.ndim - 1))
+    values = jnp.moveaxis(total, 0, axis)
+  return values
+
+
+def _runs(small, large, path):
+  if len(small) == len(large) and all(
+      0 < n <= d or n == d for n, d in zip(small, large, strict=True)
+  ):
+    runs = tuple(-(-d // max(n, 1)) for n, d in zip(small, large, strict=True))
+    if all(
+        -(-d // run) == n if d else True
+        for n, d, run in zip(small, large, runs, strict=True)
+    ):
+      return runs
+  raise ValueError(
+      f'masks of shape {small} do not fit the weight {path!r} of shape '
+      f'{large}: each axis needs one entry for each connection, or for each '
+      'run of equal length.'
+  )
+
+
+def _variable_shape(
+    path: str,
+    weight: Any,
+    granularity: Granularity,
+    resolve: Callable[[str, Any], tuple[int, ...]],
+) -> tuple[int, ...]:
+  shape = jnp.shape(weight)
+  if granularity == 'connection':
+    return shape
+  if granularity == 'feature':
+    axes = resolve(path, weight)
+    return tuple(d if axis in axes else 1 for axis, d in enumerate(shape))
+  if (
+      isinstance(granularity, (tuple, list))
+      and granularity
+      and all(isinstance(size, int) and size > 0 for size in granularity)
+  ):
+    if len(granularity) > len(shape):
+      raise ValueError(
+          f'granularity {granularity} has more axes than {path!r}, which has '
+          f'shape {shape}.'
+      )
+    block = (1,) * (len(shape) - len(granularity)) + tuple(granularity)
+    return tuple(-(-d // size) for d, size in zip(shape, block, strict=True))
+  raise ValueError(
+      "granularity must be 'connection', 'feature' or a block shape such as "
+      f'(4, 4); got {granularity!r}.'
+  )

@@ -1,0 +1,109 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Measures of masks: arrays in, arrays out, jittable."""
+
+import jax
+import jax.numpy as jnp
+
+from scl_jax import features
+from scl_jax import tree as tree_lib
+
+PyTree = tree_lib.PyTree
+
+
+def live_connections(masks: PyTree) -> PyTree:
+  """The number of live connections of each leaf.
+
+  Args:
+    masks: Masks of the weights' shapes, as `get_masks` gives them.
+
+  Returns:
+    A tree like `masks` of int32 scalars.
+
+  Example:
+    >>> live_connections({'w': jnp.eye(3), 'b': None})
+    {'b': None, 'w': Array(3, dtype=int32)}
+  """
+  return jax.tree.map(lambda m: jnp.sum(m != 0, dtype=jnp.int32), masks)
+
+
+def density(masks: PyTree) -> jax.Array:
+  """The share of connections that are live, over all prunable leaves.
+
+  Args:
+    masks: Masks of the weights' shapes, as `get_masks` gives them; arrays
+      count by their number of entries.
+
+  Returns:
+    A float32 scalar in [0, 1].
+
+  Raises:
+    ValueError: If there is no mask.
+
+  Example:
+    >>> density({'w': jnp.eye(4), 'b': None})
+    Array(0.25, dtype=float32)
+  """
+  leaves = jax.tree.leaves(masks)
+  total = sum(m.size for m in leaves)
+  if not total:
+    raise ValueError('masks holds no connection, so there is no density.')
+  live = sum(jnp.sum(m != 0, dtype=jnp.float32) for m in leaves)
+  return jnp.asarray(live / total, jnp.float32)
+
+
+def layer_density(masks: PyTree) -> PyTree:
+  """The share of live connections of each leaf.
+
+  Args:
+    masks: Masks of the weights' shapes.
+
+  Returns:
+    A tree like `masks` of float32 scalars.
+
+  Example:
+    >>> layer_density({'w': jnp.eye(4), 'b': None})
+    {'b': None, 'w': Array(0.25, dtype=float32)}
+  """
+  return jax.tree.map(lambda m: jnp.mean(m != 0, dtype=jnp.float32), masks)
+
+
+def dead_features(
+    masks: PyTree, feature_axes: features.FeatureAxes = None
+) -> PyTree:
+  """The number of features of each leaf that have no live connection.
+
+  Such a feature's output does not depend on the input; a bias still makes it a
+  constant. A feature whose output nobody reads is not counted.
+
+  Args:
+    masks: Masks of the weights' shapes.
+    feature_axes: Which axes are features, see `scl_jax.features`.
+
+  Returns:
+    A tree like `masks` of int32 scalars.
+
+  Example:
+    >>> dead_features({'kernel': jnp.array([[1.0, 0.0], [1.0, 0.0]])})
+    {'kernel': Array(1, dtype=int32)}
+  """
+  resolve = features.resolve_feature_axes(feature_axes)
+
+  def count(path, mask):
+    axes = resolve(path, mask)
+    inputs = tuple(axis for axis in range(mask.ndim) if axis not in axes)
+    return jnp.sum(~jnp.any(mask != 0, axis=inputs), dtype=jnp.int32)
+
+  return tree_lib.map_with_path(count, masks)

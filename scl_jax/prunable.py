@@ -1,0 +1,166 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Which leaves carry connections.
+
+The answer is a tree of Python bools with the structure of `params`: static, so
+that a compiled step never depends on it.
+"""
+
+from collections.abc import Callable, Sequence
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scl_jax import tree as tree_lib
+
+PyTree = tree_lib.PyTree
+Prunable = None | str | Sequence[str] | Callable[[str, Any], bool] | PyTree
+
+_WEIGHT_NAME = re.compile(r'(kernel|weight|w|embed|embedding)s?([_\d].*)?', re.I)
+_NORM_NAME = re.compile(r'(.*_)?((batch|layer|group|rms|instance)?_?norm|bn|ln)[_\d]*', re.I)
+
+
+def default_prunable(path: str, leaf: Any) -> bool:
+  """The default rule: weight matrices, kernels and embeddings.
+
+  A leaf is prunable if it is real floating point, has rank >= 2, is named
+  like a weight (`kernel`, `weight`, `w`, `embedding`, also plural or with a
+  suffix: `w1`, `weight_ih`) and lies in no normalisation layer. In lists and
+  tuples the nearest name above counts; where there is no name at all, the
+  rank decides.
+
+  Args:
+    path: The leaf's path, such as `'Dense_0/kernel'`.
+    leaf: The array.
+
+  Returns:
+    Whether the leaf carries connections.
+  """
+  if jnp.ndim(leaf) < 2 or not _is_real(leaf):
+    return False
+  # Haiku's module names hold slashes of their own, which does no harm here.
+  names = [name for name in path.split('/') if name and not name.isdigit()]
+  if any(_NORM_NAME.fullmatch(_snake(name)) for name in names[:-1]):
+    return False
+  return not names or _WEIGHT_NAME.fullmatch(names[-1]) is not None
+
+
+def prunable(params: PyTree, select: Prunable = None) -> PyTree:
+  """Which leaves of `params` carry connections.
+
+  Args:
+    params: Any pytree of arrays.
+    select: `None` for `default_prunable`; one regular expression or several,
+      each matched against whole paths (`'Dense_0/kernel'`, `'.*/kernel'`); a
+      predicate `(path, leaf) -> bool`; or a tree of bools like `params`.
+
+  Returns:
+    A tree of bools with the structure of `params`.
+
+  Raises:
+    ValueError: If nothing is selected, a pattern matches no leaf, or a
+      selected leaf is no array of real floating-point numbers. The message
+      lists the paths there are.
+
+  Example:
+    >>> params = {'Dense_0': {'kernel': jnp.ones((4, 2)), 'bias': jnp.ones(2)}}
+    >>> prunable(params)
+    {'Dense_0': {'bias': False, 'kernel': True}}
+  """
+  tree_lib.check_arrays(params, 'params')
+  if select is None:
+    chosen = tree_lib.map_with_path(default_prunable, params)
+  elif isinstance(select, str) or _is_strings(select):
+    chosen = _match(params, [select] if isinstance(select, str) else select)
+  elif callable(select):
+    chosen = tree_lib.map_with_path(
+        lambda path, leaf: bool(select(path, leaf)), params
+    )
+  else:
+    chosen = _check_tree(params, select)
+
+  for path, leaf, is_chosen in tree_lib.zip_leaves(params, chosen):
+    if is_chosen and not _is_real(leaf):
+      raise ValueError(
+          f'prunable selects {path!r}, which holds {jnp.result_type(leaf)}: '
+          'only real floating-point leaves carry connections.'
+      )
+  if not any(jax.tree.leaves(chosen)):
+    raise ValueError(
+        'prunable selects no leaf, so there is nothing to make sparse. Give '
+        "patterns of paths, such as prunable=['.*/kernel'], or a predicate "
+        f'(path, leaf) -> bool. The paths are:\n{_paths(params)}'
+    )
+  return chosen
+
+
+def _match(params: PyTree, patterns: Sequence[str]) -> PyTree:
+  compiled = []
+  for pattern in patterns:
+    try:
+      compiled.append(re.compile(pattern))
+    except re.error as error:
+      raise ValueError(
+          f'prunable pattern {pattern!r} is no regular expression ({error}); '
+          "for every kernel write '.*/kernel'."
+      ) from error
+  for expression in compiled:
+    if not any(expression.fullmatch(path) for path in tree_lib.paths(params)):
+      raise ValueError(
+          f'prunable pattern {expression.pattern!r} matches no leaf; it is a '
+          'regular expression for the whole path. The paths are:\n'
+          f'{_paths(params)}'
+      )
+  return tree_lib.map_with_path(
+      lambda path, _: any(e.fullmatch(path) is not None for e in compiled),
+      params,
+  )
+
+
+def _check_tree(params: PyTree, select: PyTree) -> PyTree:
+  if jax.tree.structure(params) != jax.tree.structure(select) or not all(
+      isinstance(leaf, bool) for leaf in jax.tree.leaves(select)
+  ):
+    raise ValueError(
+        'prunable must be None, patterns of paths, a predicate '
+        '(path, leaf) -> bool, or a tree of bools with the structure of '
+        f'params; got {select!r}.'
+    )
+  return select
+
+
+def _is_strings(select: Any) -> bool:
+  return (
+      isinstance(select, Sequence)
+      and len(select) > 0
+      and all(isinstance(pattern, str) for pattern in select)
+  )
+
+
+def _is_real(leaf: Any) -> bool:
+  return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def _snake(name: str) -> str:
+  """`BatchNorm_0` → `Batch_Norm_0`, so that one pattern serves all styles."""
+  return re.sub(r'(?<=[a-z])(?=[A-Z])', '_', name)
+
+
+def _paths(params: PyTree) -> str:
+  return tree_lib.listing([
+      f'{path}  {jnp.shape(leaf)}' for path, leaf in tree_lib.zip_leaves(params)
+  ])

@@ -1,0 +1,267 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The seam between an optimizer and a method that decides masks.
+
+A sparse network is params = weights * masks. This product can be differentiated
+*outside* the model: with g = ∂L/∂params, taken at the effective parameters, the
+chain rule gives
+
+    ∂L/∂weights     = g * masks
+    ∂L/∂mask_params = g * weights * s'(mask_params)
+
+So nothing about the model has to change. The dense weights and whatever decides
+the masks live in the optimizer's state, the model only ever sees effective
+parameters, and the one dense gradient g of an ordinary backward pass serves
+every method. What is done to optimizer states (checkpoints, sharding, `vmap`,
+accumulation) is thereby done to masks.
+
+A method is a `MaskRule`: pure functions in a NamedTuple, as optax's own
+transformations are. `sparsify(optimizer, rule)` is the one wrapper; a step is
+
+    live       g * masks                     what the inner optimizer sees
+    weights    += masks * optimizer(live)    a weight behind a closed mask rests
+    rule_state  = rule.update(g, rule_state, weights before the step)
+    params      = weights * new masks        exactly 0 where pruned
+
+It returns `params - old params` as its updates, so it is used like any other
+optax optimizer, and may stand within `optax.chain`, `partition` or
+`MultiSteps`.
+
+Rules differ in what a connection that comes back resumes: the weight that it
+had (SCL), or zero, with zero optimizer moments (RigL, SET). That, and no more,
+a rule declares. Its state must have an attribute `masks`, a field or a
+property, so that a state says by itself what is live; `get_masks` needs no rule.
+
+Weights are float32 also where params are bfloat16 or float16. Leaves that are
+not floating point are left alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from scl_jax import masks as masks_lib
+from scl_jax import tree as tree_lib
+
+PyTree = tree_lib.PyTree
+
+
+class MaskRule(NamedTuple):
+  """A method that decides masks.
+
+  Attributes:
+    init: `weights -> rule_state`. The state is a pytree with an attribute
+      `masks`: a tree like `weights` of arrays of {0, 1}, of the weight's shape
+      or one that `masks.expand` takes there, `None` at other leaves.
+    update: `(grads, rule_state, weights) -> rule_state`. `grads` are dense and
+      taken at the effective parameters; both trees are float32 (or wider).
+    resumes_weights: Whether a connection that comes back has its stored weight.
+      If not, it starts from zero, and so do its optimizer moments.
+  """
+
+  init: Callable[[PyTree], Any]
+  update: Callable[[PyTree, Any, PyTree], Any]
+  resumes_weights: bool = True
+
+
+class SparsifyState(NamedTuple):
+  """State of `sparsify`.
+
+  Attributes:
+    weights: The dense weights, float32 or wider; `None` at leaves that are not
+      floating point.
+    rule_state: The state of the rule, with the masks.
+    inner_state: The state of the inner optimizer.
+  """
+
+  weights: PyTree
+  rule_state: Any
+  inner_state: optax.OptState
+
+
+def sparsify(
+    optimizer: optax.GradientTransformation, rule: MaskRule
+) -> optax.GradientTransformationExtraArgs:
+  """Makes `optimizer` train a sparse network, with masks decided by `rule`.
+
+  After each step `params` hold exact zeros where the masks are 0.
+
+  Args:
+    optimizer: Any optax optimizer. It sees the gradients of live connections
+      and the effective parameters, so clipping and weight decay act on what is
+      live.
+    rule: A `MaskRule`, such as `scl_jax.scl(penalty=5e-3)`.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs`. Its state owns the weights:
+    `params` are read for their dtype and difference only, so to change weights
+    from outside, call `init` again.
+
+  Raises:
+    ValueError: At `init` and `update`, if trees hold anything but numbers or do
+      not fit each other, or `params` are missing.
+    TypeError: If an argument is of the wrong kind.
+
+  Example:
+    >>> tx = sparsify(optax.sgd(0.1), scl_jax.scl(penalty=0.01))
+    >>> params = {'w': jnp.ones((2, 2)), 'b': jnp.zeros(2)}
+    >>> state = tx.init(params)
+    >>> updates, state = tx.update(params, state, params)
+    >>> params = optax.apply_updates(params, updates)
+  """
+  if not isinstance(rule, MaskRule):
+    raise TypeError(
+        'rule must be a MaskRule, such as scl_jax.scl(penalty=5e-3); got '
+        f'{rule!r}.'
+    )
+  if not (hasattr(optimizer, 'init') and hasattr(optimizer, 'update')):
+    raise TypeError(
+        'optimizer must be an optax.GradientTransformation, such as '
+        f'optax.adam(1e-3); got {optimizer!r}.'
+    )
+  inner = optax.with_extra_args_support(optimizer)
+
+  def init_fn(params):
+    tree_lib.check_arrays(params, 'params')
+    weights = jax.tree.map(_as_weight, params)
+    rule_state = rule.init(weights)
+    masks = _masks_of(rule_state)
+    effective = masks_lib.apply_masks(weights, masks)
+    return SparsifyState(weights, rule_state, inner.init(effective))
+
+  def update_fn(updates, state, params=None, **extra_args):
+    if params is None:
+      raise ValueError(optax.NO_PARAMS_MSG)
+    weights, masks = state.weights, _masks_of(state.rule_state)
+    tree_lib.check_same_structure(params, weights, 'params', 'the state')
+    tree_lib.check_same_structure(params, updates, 'params', 'updates')
+    # From here on leaves that are not floating point are None.
+    grads = jax.tree.map(
+        lambda _, w, g: None if w is None else g.astype(w.dtype),
+        params,
+        weights,
+        updates,
+    )
+
+    steps, inner_state = inner.update(
+        masks_lib.apply_masks(grads, masks),
+        state.inner_state,
+        masks_lib.apply_masks(weights, masks),
+        **extra_args,
+    )
+    new_weights = optax.apply_updates(
+        weights, masks_lib.apply_masks(steps, masks)
+    )
+    rule_state = rule.update(grads, state.rule_state, weights)
+    new_masks = _masks_of(rule_state)
+    if not rule.resumes_weights:
+      regrown = jax.tree.map(lambda new, old: new > old, new_masks, masks)
+      new_weights = jax.tree.map(_zero_where, new_weights, regrown)
+      inner_state = optax.tree_map_params(
+          inner, _zero_where, inner_state, regrown
+      )
+    effective = masks_lib.apply_masks(new_weights, new_masks)
+    updates = jax.tree.map(_difference, params, effective)
+    return updates, SparsifyState(new_weights, rule_state, inner_state)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def get_masks(opt_state: optax.OptState) -> PyTree:
+  """The masks in the state of an optimizer that contains `sparsify`.
+
+  Args:
+    opt_state: The state, with one `SparsifyState` anywhere within.
+
+  Returns:
+    A tree like the params: arrays of {0, 1} of the weight's shape and dtype,
+    `None` at leaves that are not prunable.
+
+  Raises:
+    ValueError: If there is no `SparsifyState`, or more than one.
+
+  Example:
+    >>> tx = sparsify(optax.sgd(0.1), scl_jax.scl(penalty=0.01))
+    >>> get_masks(tx.init({'w': jnp.zeros((1, 2)), 'b': jnp.zeros(2)}))
+    {'b': None, 'w': Array([[1., 1.]], dtype=float32)}
+  """
+  state = get_sparsify_state(opt_state)
+  return jax.tree.map(
+      lambda w, mask: None
+      if mask is None
+      else masks_lib.expand(mask, w.shape).astype(w.dtype),
+      state.weights,
+      _masks_of(state.rule_state),
+  )
+
+
+def get_sparsify_state(opt_state: optax.OptState) -> SparsifyState:
+  """The one `SparsifyState` within the state of an optimizer.
+
+  Args:
+    opt_state: The state of `sparsify`, or of a transformation around it.
+
+  Returns:
+    The `SparsifyState`, with the weights and the rule's state.
+
+  Raises:
+    ValueError: If there is none, or more than one.
+  """
+  nodes = jax.tree.leaves(
+      opt_state, is_leaf=lambda node: isinstance(node, SparsifyState)
+  )
+  found = [node for node in nodes if isinstance(node, SparsifyState)]
+  if len(found) != 1:
+    raise ValueError(
+        'opt_state must contain exactly one SparsifyState, but it contains '
+        f'{len(found)}. Was the optimizer made with scl_jax.sparsify(optimizer, '
+        'rule), and is this its state? A checkpoint restored without a target '
+        'comes back as dicts: restore into tx.init(params). Of several, pass '
+        'the state of one.'
+    )
+  return found[0]
+
+
+def _masks_of(rule_state: Any) -> PyTree:
+  if not hasattr(rule_state, 'masks'):
+    raise TypeError(
+        "A rule's state must have an attribute `masks`, a field or a property; "
+        f'{type(rule_state).__name__} has none.'
+    )
+  return rule_state.masks
+
+
+def _as_weight(leaf: Any) -> jax.Array | None:
+  """A copy, as donated buffers of params and state must not be the same."""
+  if not tree_lib.is_weight(leaf):
+    return None
+  dtype = jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+  return jnp.array(leaf, dtype=dtype, copy=True)
+
+
+def _zero_where(leaf: jax.Array, where: jax.Array | None) -> jax.Array:
+  if where is None:
+    return leaf
+  return jnp.where(masks_lib.expand(where, leaf.shape), 0, leaf)
+
+
+def _difference(param: Any, effective: jax.Array | None) -> jax.Array:
+  param = jnp.asarray(param)
+  if effective is None:
+    return jnp.zeros_like(param)
+  return effective.astype(param.dtype) - param

@@ -1,0 +1,184 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Trees of parameters: paths, maps that know paths, and `None` holes.
+
+A tree that describes only some leaves of `params` (masks, mask variables) has
+the structure of `params` with `None` at the other leaves. `jax.tree.map` sees
+such a hole as an empty subtree, so `params` must always be its first tree:
+`jax.tree.map(lambda p, m: p if m is None else p * m, params, masks)`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+KeyPath = tuple[Any, ...]
+
+
+def path_names(key_path: KeyPath) -> tuple[str, ...]:
+  """The names along a path of `jax.tree_util`.
+
+  The `.value` with which Flax NNX ends the path of a variable is left out, so
+  that one model has the same paths in Linen and in NNX.
+
+  Args:
+    key_path: A path as `jax.tree_util.tree_flatten_with_path` gives it.
+
+  Returns:
+    One string for each key.
+  """
+  names = tuple(jax.tree_util.keystr((k,), simple=True) for k in key_path)
+  if len(names) > 1 and isinstance(key_path[-1], jax.tree_util.GetAttrKey):
+    if names[-1] == 'value':
+      return names[:-1]
+  return names
+
+
+def path_string(key_path: KeyPath) -> str:
+  """A path as one string, `'Dense_0/kernel'`; the root is `''`."""
+  return '/'.join(path_names(key_path))
+
+
+def paths(tree: PyTree) -> list[str]:
+  """The path of each leaf, in the order of `jax.tree.leaves`.
+
+  Args:
+    tree: Any pytree; `None` is no leaf.
+
+  Returns:
+    A list of strings.
+
+  Example:
+    >>> paths({'Dense_0': {'kernel': 1.0, 'bias': None}})
+    ['Dense_0/kernel']
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return [path_string(key_path) for key_path, _ in leaves]
+
+
+def map_with_path(
+    fn: Callable[..., Any], tree: PyTree, *rest: PyTree
+) -> PyTree:
+  """`jax.tree.map` whose function also gets the path, as a string.
+
+  Args:
+    fn: Called as `fn(path, leaf, *leaves_of_rest)`; may return `None`.
+    tree: The tree that gives the structure.
+    *rest: Trees that have the structure of `tree`, perhaps with `None` holes.
+
+  Returns:
+    A tree of the results.
+  """
+  return jax.tree_util.tree_map_with_path(
+      lambda key_path, *leaves: fn(path_string(key_path), *leaves), tree, *rest
+  )
+
+
+def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
+  """`(path, leaf, *leaves_of_rest)` for each leaf of `tree`.
+
+  Args:
+    tree: The tree that gives the structure.
+    *rest: Trees that have the structure of `tree`, perhaps with `None` holes.
+
+  Returns:
+    A list of tuples in the order of `jax.tree.leaves(tree)`.
+  """
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+  columns = [treedef.flatten_up_to(other) for other in rest]
+  return [
+      (path_string(key_path), leaf, *others)
+      for (key_path, leaf), *others in zip(leaves, *columns, strict=True)
+  ]
+
+
+def listing(names: Sequence[str], most: int = 30) -> str:
+  """The names for an error message, one a line, cut after `most`."""
+  lines = [f'  {name!r}' for name in names[:most]] or ['  (none)']
+  if len(names) > most:
+    lines.append(f'  ... and {len(names) - most} more')
+  return '\n'.join(lines)
+
+
+def is_weight(leaf: Any) -> bool:
+  """Whether a leaf is a floating-point or complex number or array."""
+  return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def check_arrays(tree: PyTree, name: str) -> None:
+  """Raises unless every leaf is a number or an array of numbers.
+
+  Args:
+    tree: The tree to look at; `None` is no leaf.
+    name: What the caller calls it, for the message.
+
+  Raises:
+    ValueError: Naming the first leaf that is something else.
+  """
+  for path, leaf in zip_leaves(tree):
+    if isinstance(leaf, (bool, int, float, complex)):
+      continue
+    dtype = getattr(leaf, 'dtype', None)
+    if (
+        hasattr(leaf, 'shape')
+        and dtype is not None
+        and (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_)
+    ):
+      continue
+    kind = type(leaf).__name__ if dtype is None else f'array of {dtype}'
+    raise ValueError(
+        f'{name} must hold arrays of numbers, but its leaf {path!r} is a '
+        f'{kind}. Keep what is not trained out of the tree: for Equinox '
+        'eqx.filter(model, eqx.is_inexact_array), for Flax NNX '
+        'nnx.state(model, nnx.Param).'
+    )
+
+
+def check_same_structure(
+    tree: PyTree, other: PyTree, name: str, other_name: str
+) -> None:
+  """Raises unless `other` fits `tree`: the same structure, the same shapes.
+
+  Shapes are compared at floating-point leaves only.
+
+  Args:
+    tree: The tree that gives structure and shapes.
+    other: The tree that should fit.
+    name: What the caller calls `tree`.
+    other_name: What the caller calls `other`.
+
+  Raises:
+    ValueError: Naming the leaves that do not fit.
+  """
+  try:
+    rows = zip_leaves(tree, other)
+  except (ValueError, TypeError) as error:
+    only_one = sorted(set(paths(tree)) ^ set(paths(other)))
+    raise ValueError(
+        f'{other_name} must have the tree structure of {name}. Leaves that '
+        f'only one of the two has:\n{listing(only_one)}\n({error})'
+    ) from error
+  for path, leaf, other_leaf in rows:
+    if is_weight(leaf) and (
+        other_leaf is None or jnp.shape(leaf) != jnp.shape(other_leaf)
+    ):
+      shape = None if other_leaf is None else jnp.shape(other_leaf)
+      raise ValueError(
+          f'{other_name} must have the shapes of {name}: the leaf {path!r} is '
+          f'{shape} in {other_name} and {jnp.shape(leaf)} in {name}.'
+      )
