@@ -32,7 +32,8 @@ class Split(NamedTuple):
   images: np.ndarray
   labels: np.ndarray
 
-  def __getitem__(self, rows):  # rows of both, not a field of the tuple
+  def take(self, rows: np.ndarray) -> 'Split':
+    """The examples at these rows."""
     return Split(self.images[rows], self.labels[rows])
 
   @property
@@ -89,8 +90,8 @@ def load_dataset(
     )
   order = np.random.default_rng(0).permutation(train.num_examples)
   validation, train = (
-      train[order[:validation_size]],
-      train[np.sort(order[validation_size:])],
+      train.take(order[:validation_size]),
+      train.take(np.sort(order[validation_size:])),
   )
   splits = (train, validation, test)
   if image_size is not None:
@@ -99,7 +100,7 @@ def load_dataset(
 
 
 def _load_digits() -> tuple[Split, Split, int]:
-  """Each class's last fifth is the test split."""
+  """A fixed fifth of the images is the test split."""
   from sklearn import datasets  # slow to import
   from sklearn import model_selection
 
@@ -110,7 +111,7 @@ def _load_digits() -> tuple[Split, Split, int]:
       np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
   )
   everything = Split(images, labels)
-  return everything[np.sort(train)], everything[np.sort(test)], 10
+  return everything.take(np.sort(train)), everything.take(np.sort(test)), 10
 
 
 def _load_tfds(name: str) -> tuple[Split, Split, int]:

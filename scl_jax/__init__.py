@@ -21,6 +21,7 @@ is the only change that a training loop needs; see `scl_jax.sparsify`.
 
 from scl_jax import features as features
 from scl_jax import ste as ste
+from scl_jax.costs import costs as costs
 from scl_jax.masks import apply_masks as apply_masks
 from scl_jax.masks import effective_params as effective_params
 from scl_jax.masks import init_mask_params as init_mask_params
@@ -38,6 +39,7 @@ from scl_jax.sparsify import MaskRule as MaskRule
 from scl_jax.sparsify import sparsify as sparsify
 from scl_jax.sparsify import SparsifyState as SparsifyState
 from scl_jax.ste import unit_step as unit_step
+from scl_jax.summary import summary as summary
 from scl_jax.transforms import add_connection_penalty as add_connection_penalty
 from scl_jax.transforms import keep_params_in_box as keep_params_in_box
 from scl_jax.transforms import (

@@ -24,6 +24,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import optax
 
+from scl_jax import control
+from scl_jax import metrics
+from scl_jax import thresholding
 from scl_jax import features
 from scl_jax import masks as masks_lib
 from scl_jax import ste
@@ -51,6 +54,7 @@ class SCLState(NamedTuple):
   mask_params: PyTree
   gradient_state: optax.OptState
   optimizer_state: optax.OptState
+  control: control.ControlState | None
 
   @property
   def masks(self) -> PyTree:
@@ -59,8 +63,11 @@ class SCLState(NamedTuple):
 
 
 def scl(
-    penalty: optax.ScalarOrSchedule,
+    penalty: optax.ScalarOrSchedule | None = None,
     *,
+    target_density: ArrayLike | None = None,
+    ramp: float = 0.8, margin: float=0.98, gains=None,
+    mask_learning_rate: float = 0.05,
     normalizer: optax.GradientTransformation
     | Literal['feature_norm']
     | None = 'feature_norm',
@@ -124,7 +131,7 @@ def scl(
   Example:
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), scl(penalty=5e-3))
   """
-  _check_penalty(penalty)
+  if penalty is not None: _check_penalty(penalty)
   derivative = ste.get_estimator(estimator)
   _check_start(init_value, box)
   if penalty_order not in ('after', 'before'):
@@ -143,12 +150,12 @@ def scl(
   normalize = _normalizer(normalizer, feature_axes)
   charge = optax.inject_hyperparams(
       transforms.add_connection_penalty, static_args='derivative'
-  )(penalty, derivative=derivative)
+  )(0.0 if penalty is None else penalty, derivative=derivative)
   by_connection = optax.chain(
       *([normalize, charge] if penalty_order == 'after' else [charge, normalize])
   )
   by_variable = optax.chain(
-      optax.sgd(_default_schedule(freeze_step))
+      optax.sgd(_default_schedule(freeze_step, mask_learning_rate))
       if mask_optimizer is None
       else mask_optimizer,
       optax.identity() if box is None else transforms.keep_params_in_box(box),
@@ -172,12 +179,25 @@ def scl(
             jax.tree.map(lambda w: w.astype(jnp.float32), connections)
         ),
         optimizer_state=by_variable.init(mask_params),
+        control=None if target_density is None else control.init_control(),
     )
+
+  goal_target = target_density if target_density is None else margin*target_density
+  def cut(m):
+    size=sum(x.size for x in jax.tree.leaves(m))
+    keep=thresholding.keep_highest(m, round(target_density*size))
+    return jax.tree.map(lambda m,k: jnp.where(k>0, jnp.maximum(m,1e-6), jnp.minimum(m,-1e-6)), m, keep)
 
   def update_fn(grads, state, weights):
     mask_params = state.mask_params
 
     def move():
+      gradient_state, control_state = state.gradient_state, state.control
+      if target_density is not None:
+        density = metrics.density(state.masks)
+        goal = control.goal_density(state.count, goal_target, ramp*freeze_step)
+        price, control_state = control.update_control(control_state, density, goal, **(gains or {}))
+        gradient_state = optax.tree.set(gradient_state, penalty=price)
       expanded = jax.tree.map(
           lambda w, m: None if m is None else masks_lib.expand(m, w.shape),
           weights,
@@ -190,7 +210,7 @@ def scl(
           _only_prunable(weights, mask_params),
       )
       mask_grads, gradient_state = by_connection.update(
-          mask_grads, state.gradient_state, expanded
+          mask_grads, gradient_state, expanded
       )
       mask_grads = jax.tree.map(
           lambda m, g: masks_lib.contract(g, m.shape, reduction),
@@ -200,11 +220,15 @@ def scl(
       steps, optimizer_state = by_variable.update(
           mask_grads, state.optimizer_state, mask_params
       )
+      moved = optax.apply_updates(mask_params, steps)
+      if target_density is not None:
+        moved = jax.lax.cond(state.count == freeze_step - 1, lambda: cut(moved), lambda: moved)
       return SCLState(
           optax.safe_increment(state.count),
-          optax.apply_updates(mask_params, steps),
+          moved,
           gradient_state,
           optimizer_state,
+          control_state,
       )
 
     if freeze_step is None:
@@ -218,11 +242,11 @@ def scl(
   return MaskRule(init_fn, update_fn)
 
 
-def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
+def _default_schedule(freeze_step: int | None, lr) -> optax.ScalarOrSchedule:
   if freeze_step is None:
-    return 0.05
+    return lr
   begin = jnp.floor(0.7 * jnp.asarray(freeze_step, jnp.float32))
-  return lambda count: 0.05 * jnp.clip(
+  return lambda count: lr * jnp.clip(
       (freeze_step - count) / (freeze_step - begin), 0.0, 1.0
   )
 

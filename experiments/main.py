@@ -1,0 +1,65 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The command line: flags only. `experiments.train` does the work.
+
+    python -m experiments.main --config=experiments/configs/digits_mlp_scl.py \
+        --workdir=workdirs/digits --config.seed=1
+"""
+
+import os
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from ml_collections import config_flags
+
+from experiments import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'The experiment; change fields by --config.field=value.'
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
+
+
+def main(argv: list[str]) -> None:
+  """Trains, and prints the table and the result."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  logging.info('JAX %s on %s', jax.__version__, jax.devices())
+  try:
+    result = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+  except (ValueError, FileNotFoundError) as error:
+    # What the user can mend is said in a line, without a traceback.
+    raise SystemExit(f'{type(error).__name__}: {error}') from error
+
+  with open(os.path.join(_WORKDIR.value, 'table.md'), encoding='utf-8') as file:
+    print('\n' + file.read())
+  if 'dense_test_accuracy' in result:
+    print(
+        f'dense   test accuracy {result["dense_test_accuracy"]:.2%}, '
+        f'{result["dense_seconds"]:.1f} s'
+    )
+  print(
+      f'{_CONFIG.value.method:7} test accuracy {result["test_accuracy"]:.2%}, '
+      f'{result["seconds"]:.1f} s, density {result["density"]:.2%}'
+  )
+  print(f'Everything is in {_WORKDIR.value}')
+
+
+if __name__ == '__main__':
+  jax.config.config_with_absl()
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main)
