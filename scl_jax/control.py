@@ -15,13 +15,15 @@
 """A penalty that is driven to a target density.
 
 The density that a fixed penalty leads to is known only afterwards. So λ becomes
-the output of a controller: a proportional and an integral part of the error
+the output of a controller with a proportional and an integral part,
 
-    e = clip(log(density / goal), -1, 1),    goal_t = target^ramp(t)
+    goal_t = target^min(1, t / ramp_steps)
+    e = clip(log(density / goal_t), -1, 1)
     I <- I + k_i e,    λ = I + k_p e
 
 λ is signed: where the network has become too sparse, connections are paid to
-come back. The functions know nothing of any rule.
+come back. Without that an undershoot never recovers. Nothing here knows of a
+rule: the functions map (state, step, density) to λ.
 """
 
 from typing import NamedTuple
@@ -35,22 +37,29 @@ class ControlState(NamedTuple):
   """State of the controller.
 
   Attributes:
+    target: The density to reach, float32.
     integral: I, the part of λ that remembers, float32.
   """
 
+  target: jax.Array
   integral: jax.Array
 
 
-def init_control(penalty: ArrayLike = 0.002) -> ControlState:
+def init_control(
+    target: ArrayLike, penalty: ArrayLike = 0.002
+) -> ControlState:
   """The state before the first step.
 
   Args:
+    target: The density to reach, in (0, 1].
     penalty: The λ to begin with.
 
   Returns:
     A `ControlState`.
   """
-  return ControlState(jnp.asarray(penalty, jnp.float32))
+  return ControlState(
+      jnp.asarray(target, jnp.float32), jnp.asarray(penalty, jnp.float32)
+  )
 
 
 def goal_density(
@@ -65,16 +74,21 @@ def goal_density(
 
   Returns:
     target ** min(1, count / ramp_steps), a float32 scalar.
+
+  Example:
+    >>> goal_density(5, target=0.01, ramp_steps=10)
+    Array(0.1, dtype=float32)
   """
   share = jnp.minimum(1.0, jnp.asarray(count, jnp.float32) / ramp_steps)
-  return jnp.exp(jnp.log(jnp.asarray(target, jnp.float32)) * share)
+  return jnp.asarray(target, jnp.float32) ** share
 
 
 def update_control(
     state: ControlState,
+    count: ArrayLike,
     density: ArrayLike,
-    goal: ArrayLike,
     *,
+    ramp_steps: ArrayLike,
     proportional: ArrayLike = 0.03,
     integral: ArrayLike = 1e-4,
 ) -> tuple[jax.Array, ControlState]:
@@ -82,14 +96,16 @@ def update_control(
 
   Args:
     state: The state.
-    density: The density now; may be 0.
-    goal: The density there should be, in (0, 1].
+    count: The step, from 0.
+    density: The density now, in [0, 1].
+    ramp_steps: When the goal reaches the target.
     proportional: k_p.
     integral: k_i, a step.
 
   Returns:
     The penalty λ, which may be negative, and the new state.
   """
+  goal = goal_density(count, state.target, ramp_steps)
   error = jnp.clip(jnp.log(density / goal), -1.0, 1.0)
   total = state.integral + integral * error
-  return total + proportional * error, ControlState(total)
+  return total + proportional * error, state._replace(integral=total)

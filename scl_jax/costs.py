@@ -16,8 +16,8 @@
 
 A connection of a dense layer is used once for an example, one of a convolution
 once for each output position. The jaxpr of a model says so, whatever library
-the model is written in: this module follows each leaf of `params` through
-changes of layout to the products that it enters.
+the model is written in: this module follows each leaf of `params`, and what is
+computed from params alone, to the products with the data.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,17 +26,11 @@ from typing import Any
 
 import jax
 from jax.extend import core
+import jax.numpy as jnp
 
 from scl_jax import tree as tree_lib
 
 PyTree = tree_lib.PyTree
-
-# Primitives whose result holds the entries of one operand, or scales them.
-_LAYOUT = frozenset({
-    'broadcast_in_dim', 'convert_element_type', 'copy', 'expand_dims', 'mul',
-    'optimization_barrier', 'reduce_precision', 'reshape', 'rev', 'sharding_constraint',
-    'slice', 'squeeze', 'stop_gradient', 'transpose',
-})  # fmt: skip
 
 
 def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
@@ -44,8 +38,11 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
 
   For the usual MACs of a forward pass for one example, give inputs with a batch
   of one. Counted are `dot_general` and `conv_general_dilated`, padding
-  included; a scan counts as often as it runs, of a `cond` the first branch. The
-  body of a `while_loop` counts once, as its length is not known.
+  included, the holes of a transposed convolution not; a scan counts as often as
+  it runs, of a `cond` the dearest branch. The body of a `while_loop` counts
+  once, as its length is not known. A leaf is followed through all that is
+  computed from params and constants alone, `weights * masks` say; a mask that
+  varies belongs into `params`, not among the inputs.
 
   Args:
     fn: A function `fn(params, *inputs)`, such as a model's forward pass.
@@ -62,58 +59,92 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
     {'b': 0.0, 'w': 1.0}
   """
   leaves, treedef = jax.tree.flatten(params)
-  closed = jax.make_jaxpr(fn)(params, *inputs)
-  origins = {
-      var: index
-      for index, var in enumerate(closed.jaxpr.invars[: len(leaves)])
-  }
+  sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
+  jaxpr = jax.make_jaxpr(fn)(params, *inputs).jaxpr
+  origins = dict(zip(jaxpr.invars, range(len(leaves)), strict=False))
+  data = set(jaxpr.invars[len(leaves) :])
   macs = [0.0] * len(leaves)
-  for index, count in _products(closed.jaxpr, origins):
+  for index, count in _products(jaxpr, origins, data, sizes):
     macs[index] += count
-  sizes = [max(1, math.prod(leaf.shape)) for leaf in leaves]
   return jax.tree.unflatten(
-      treedef, [m / size for m, size in zip(macs, sizes, strict=True)]
+      treedef, [m / max(1, size) for m, size in zip(macs, sizes, strict=True)]
   )
 
 
 def _products(
-    jaxpr: core.Jaxpr, origins: dict[Any, int]
+    jaxpr: core.Jaxpr,
+    origins: dict[Any, int],
+    data: set[Any],
+    sizes: list[int],
 ) -> Iterator[tuple[int, float]]:
   """Yields (leaf, MACs) for each product that a leaf enters.
 
-  `origins` maps variables to leaves, and is extended by the outputs.
+  `origins` maps variables to the leaves that they come from, `data` holds the
+  variables that depend on the inputs; both are extended.
   """
   for eqn in jaxpr.eqns:
     name = eqn.primitive.name
-    found = [
-        None if isinstance(v, core.Literal) else origins.get(v)
-        for v in eqn.invars
-    ]
+    variables = [v for v in eqn.invars if not isinstance(v, core.Literal)]
+    found = {origins[v] for v in variables if v in origins}
+    has_data = any(v in data for v in variables)
+    bodies = _bodies(eqn)
     if name in ('dot_general', 'conv_general_dilated'):
-      for index in {index for index in found[:2] if index is not None}:
+      for index in found:
         yield index, _macs(eqn)
-      continue
-    inner = _inner_jaxpr(eqn)
-    if inner is not None:
-      # Leading operands that the body does not see, such as a predicate.
-      operands = found[len(found) - len(inner.invars) :]
-      inside = {
-          var: index
-          for var, index in zip(inner.invars, operands, strict=True)
-          if index is not None
-      }
+    elif bodies:
+      options = [list(_call(eqn, b, origins, data, sizes)) for b in bodies]
       repeats = eqn.params['length'] if name == 'scan' else 1
-      for index, count in _products(inner, inside):
+      for index, count in max(options, key=lambda o: sum(c for _, c in o)):
         yield index, repeats * count
-      if len(inner.outvars) == len(eqn.outvars):
-        for outer, var in zip(eqn.outvars, inner.outvars, strict=True):
-          if not isinstance(var, core.Literal) and var in inside:
-            origins[outer] = inside[var]
-    elif name in _LAYOUT:
-      leaves = [index for index in found if index is not None]
-      if leaves:
-        # The mask of weights * masks is no leaf of its own, or a smaller one.
-        origins[eqn.outvars[0]] = leaves[0]
+      continue
+    elif found and not has_data:
+      # A mask that is a leaf of its own is not larger than the weights.
+      largest = max(sorted(found), key=lambda index: sizes[index])
+      origins.update(dict.fromkeys(eqn.outvars, largest))
+    if has_data:
+      data.update(eqn.outvars)
+
+
+def _call(
+    eqn: core.JaxprEqn,
+    body: core.Jaxpr,
+    origins: dict[Any, int],
+    data: set[Any],
+    sizes: list[int],
+) -> Iterator[tuple[int, float]]:
+  """`_products` of a body; `origins` and `data` get what it returns."""
+  # Leading operands that the body does not see, such as a predicate.
+  operands = eqn.invars[len(eqn.invars) - len(body.invars) :]
+  pairs = [
+      (inner, outer)
+      for inner, outer in zip(body.invars, operands, strict=True)
+      if not isinstance(outer, core.Literal)
+  ]
+  inner_origins = {i: origins[o] for i, o in pairs if o in origins}
+  inner_data = {i for i, o in pairs if o in data}
+  if inner_data:  # what a loop carries becomes data in the first round
+    carried = body.invars[_carried(eqn)]
+    inner_data.update(v for v in carried if v not in inner_origins)
+  yield from _products(body, inner_origins, inner_data, sizes)
+  if len(body.outvars) != len(eqn.outvars):
+    data.update(eqn.outvars)
+    return
+  for outer, inner in zip(eqn.outvars, body.outvars, strict=True):
+    if isinstance(inner, core.Literal):
+      continue
+    if inner in inner_origins:
+      origins[outer] = inner_origins[inner]
+    if inner in inner_data:
+      data.add(outer)
+
+
+def _carried(eqn: core.JaxprEqn) -> slice:
+  if eqn.primitive.name == 'scan':
+    start = eqn.params['num_consts']
+    return slice(start, start + eqn.params['num_carry'])
+  if eqn.primitive.name == 'while':
+    return slice(eqn.params['body_nconsts'], None)
+  return slice(0)
 
 
 def _macs(eqn: core.JaxprEqn) -> float:
@@ -124,14 +155,18 @@ def _macs(eqn: core.JaxprEqn) -> float:
     contracted = dimensions[0][0]
     return float(math.prod(out) * math.prod(lhs[axis] for axis in contracted))
   out_features = rhs[dimensions.rhs_spec[0]]
-  return math.prod(out) * math.prod(rhs) / out_features
+  holes = math.prod(eqn.params['lhs_dilation'])
+  return math.prod(out) * math.prod(rhs) / out_features / holes
 
 
-def _inner_jaxpr(eqn: core.JaxprEqn) -> core.Jaxpr | None:
-  for value in eqn.params.values():
-    for item in value if isinstance(value, (tuple, list)) else (value,):
-      if isinstance(item, core.ClosedJaxpr):
-        item = item.jaxpr
-      if isinstance(item, core.Jaxpr) and len(item.invars) <= len(eqn.invars):
-        return item
-  return None
+def _bodies(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
+  """The jaxprs that an equation calls; more than one for a `cond`."""
+  values = eqn.params.items()
+  return [
+      jaxpr
+      for key, value in values
+      if key != 'cond_jaxpr'
+      for item in (value if isinstance(value, (tuple, list)) else (value,))
+      for jaxpr in [item.jaxpr if isinstance(item, core.ClosedJaxpr) else item]
+      if isinstance(jaxpr, core.Jaxpr) and len(jaxpr.invars) <= len(eqn.invars)
+  ]

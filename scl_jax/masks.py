@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scl_jax import features
 from scl_jax import ste
@@ -188,19 +189,14 @@ def expand(
   return jnp.broadcast_to(values, shape)
 
 
-def contract(
-    values: jax.Array,
-    shape: tuple[int, ...],
-    reduction: Callable[..., jax.Array] = jnp.sum,
-) -> jax.Array:
-  """Gathers the values of connections for their mask variables.
+def contract(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Sums the values of the connections of each mask variable.
 
-  With `jnp.sum` it is the transpose of `expand`.
+  The transpose of `expand`.
 
   Args:
     values: One value a connection.
     shape: The shape of the mask variables.
-    reduction: `jnp.sum` or `jnp.mean` over the connections of each variable.
 
   Returns:
     An array of that shape.
@@ -211,20 +207,52 @@ def contract(
   """
   if values.shape == shape:
     return values
-  runs = _runs(shape, values.shape, '')
-  for axis, run in enumerate(runs):
-    if shape[axis] == values.shape[axis]:
+  for axis, run in enumerate(_runs(shape, values.shape, '')):
+    size, count = values.shape[axis], shape[axis]
+    if count == size:
       continue
-    # Unequal runs: a sum by segments, over counts for the mean.
-    segments = jnp.arange(values.shape[axis]) // run
-    total = jax.ops.segment_sum(
-        jnp.moveaxis(values, axis, 0), segments, shape[axis], True
+    if count == 1:
+      values = jnp.sum(values, axis, keepdims=True)
+      continue
+    segments = jnp.arange(size) // run
+    values = jnp.moveaxis(
+        jax.ops.segment_sum(
+            jnp.moveaxis(values, axis, 0),
+            segments,
+            num_segments=count,
+            indices_are_sorted=True,
+        ),
+        0,
+        axis,
     )
-    if reduction is jnp.mean:
-      counts = jnp.bincount(segments, length=shape[axis]).astype(values.dtype)
-      total = total / counts.reshape((-1,) + (1,) * (total.ndim - 1))
-    values = jnp.moveaxis(total, 0, axis)
   return values
+
+
+def variable_sizes(
+    shape: tuple[int, ...], weight_shape: tuple[int, ...]
+) -> np.ndarray:
+  """How many connections each mask variable stands for.
+
+  Args:
+    shape: The shape of the mask variables.
+    weight_shape: The shape of the weight.
+
+  Returns:
+    int32, of that shape or one that broadcasts to it.
+
+  Example:
+    >>> variable_sizes((2,), (5,))
+    array([3, 2], dtype=int32)
+  """
+  sizes = np.ones((1,) * len(shape), np.int32)
+  for axis, run in enumerate(_runs(shape, weight_shape, '')):
+    if run > 1:
+      counts = np.bincount(np.arange(weight_shape[axis]) // run)
+      sizes = sizes * np.expand_dims(
+          counts.astype(np.int32),
+          [other for other in range(len(shape)) if other != axis],
+      )
+  return sizes
 
 
 def _runs(small, large, path):

@@ -60,6 +60,11 @@ from scl_jax import tree as tree_lib
 
 PyTree = tree_lib.PyTree
 
+_NO_PARAMS = (
+    'params is missing: call update(grads, state, params) with the current '
+    'params.'
+)
+
 
 class MaskRule(NamedTuple):
   """A method that decides masks.
@@ -146,7 +151,7 @@ def sparsify(
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
-      raise ValueError(optax.NO_PARAMS_MSG)
+      raise ValueError(_NO_PARAMS)
     weights, masks = state.weights, _masks_of(state.rule_state)
     tree_lib.check_same_structure(params, weights, 'params', 'the state')
     tree_lib.check_same_structure(params, updates, 'params', 'updates')
@@ -170,10 +175,14 @@ def sparsify(
     rule_state = rule.update(grads, state.rule_state, weights)
     new_masks = _masks_of(rule_state)
     if not rule.resumes_weights:
-      regrown = jax.tree.map(lambda new, old: new > old, new_masks, masks)
+      regrown = jax.tree.map(_regrown, new_weights, new_masks, masks)
       new_weights = jax.tree.map(_zero_where, new_weights, regrown)
       inner_state = optax.tree_map_params(
-          inner, _zero_where, inner_state, regrown
+          inner,
+          _zero_where,
+          inner_state,
+          regrown,
+          is_leaf=lambda node: isinstance(node, optax.MaskedNode),
       )
     effective = masks_lib.apply_masks(new_weights, new_masks)
     updates = jax.tree.map(_difference, params, effective)
@@ -254,10 +263,19 @@ def _as_weight(leaf: Any) -> jax.Array | None:
   return jnp.array(leaf, dtype=dtype, copy=True)
 
 
-def _zero_where(leaf: jax.Array, where: jax.Array | None) -> jax.Array:
-  if where is None:
+def _regrown(
+    weight: jax.Array, new_mask: jax.Array | None, mask: jax.Array | None
+) -> jax.Array:
+  if new_mask is None or mask is None:
+    return jnp.zeros(weight.shape, bool)
+  return masks_lib.expand(new_mask > mask, weight.shape)
+
+
+def _zero_where(leaf: Any, where: jax.Array) -> Any:
+  """Zeros, unless the leaf of a state is a hole or factored, not a moment."""
+  if isinstance(leaf, optax.MaskedNode) or leaf.shape != where.shape:
     return leaf
-  return jnp.where(masks_lib.expand(where, leaf.shape), 0, leaf)
+  return jnp.where(where, jnp.zeros_like(leaf), leaf)
 
 
 def _difference(param: Any, effective: jax.Array | None) -> jax.Array:

@@ -98,7 +98,7 @@ def _cells(name: str, shape: str, numbers: list[int | None]) -> list[str]:
   size, live, *others = numbers
   assert size is not None
   assert live is not None
-  density = f'{live / size:.2%}'.replace('%', ' %')
+  density = f'{live / size:.2%}'.replace('%', ' %') if size else '-'
   cells = [name, shape, f'{size:,}', f'{live:,}', density]
   return cells + ['?' if n is None else f'{n:,}' for n in others]
 

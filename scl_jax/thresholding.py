@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Scores and a number of connections → masks.
+"""Scores and a budget → masks.
 
 The threshold is found by bisection on counts. Nothing is sorted or flattened,
 so sharded arrays stay where they are, and a billion scores cost 32 passes.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,16 +28,24 @@ from scl_jax import tree as tree_lib
 
 PyTree = tree_lib.PyTree
 
+_INT32 = jnp.iinfo(jnp.int32)
 
-def keep_highest(scores: PyTree, count: ArrayLike) -> PyTree:
-  """Masks of the `count` highest scores over all leaves, exactly.
 
-  Among equal scores those come first that lie in an earlier leaf, then at an
-  earlier position.
+def keep_highest(
+    scores: PyTree, budget: ArrayLike, *, costs: PyTree | None = None
+) -> PyTree:
+  """Masks of the highest scores over all leaves that the budget can pay.
+
+  With costs of 1 exactly `budget` entries are kept. Among equal scores those
+  come first that lie in an earlier leaf, then at an earlier position; the first
+  that is too dear ends it.
 
   Args:
     scores: Floating-point arrays without NaN, `None` elsewhere.
-    count: How many to keep, a whole number in [0, number of scores].
+    budget: What may be kept in all, a whole number >= 0.
+    costs: The cost of each entry, a tree like `scores` of whole numbers >= 1
+      or arrays of them that broadcast; `None` is 1 for all. Their sum must be
+      below 2^31.
 
   Returns:
     A tree like `scores` of float32 arrays of {0, 1}.
@@ -52,59 +60,70 @@ def keep_highest(scores: PyTree, count: ArrayLike) -> PyTree:
   leaves, treedef = jax.tree.flatten(scores)
   if not leaves:
     raise ValueError('scores holds no array, so there is nothing to keep.')
-  count = jnp.asarray(count, jnp.int32)
+  prices = [1] * len(leaves) if costs is None else treedef.flatten_up_to(costs)
+  budget = jnp.asarray(budget, jnp.int32)
   keys = [_ordered_int(leaf) for leaf in leaves]
 
-  # The lowest key that is kept: the largest t with count(keys >= t) >= count.
-  threshold = _bisect(
-      lambda t: _count([key >= t for key in keys]) >= count,
-      jnp.iinfo(jnp.int32).min,
-      jnp.iinfo(jnp.int32).max,
+  # The lowest threshold above which everything can be paid.
+  threshold = 1 + _bisect(
+      lambda t: _sum([key > t for key in keys], prices) > budget,
+      _INT32.min,
+      _INT32.max - 1,
   )
   above = [key > threshold for key in keys]
-  equal = [key == threshold for key in keys]
-  missing = count - _count(above)
+  tied = [key == threshold for key in keys]
+  rest = budget - _sum(above, prices)
 
   masks = []
-  for higher, tied in zip(above, equal, strict=True):
-    share = jnp.minimum(missing, _count([tied]))
-    masks.append(higher | (tied & _among_first(tied, share)))
-    missing = missing - share
-  return jax.tree.unflatten(
-      treedef, [mask.astype(jnp.float32) for mask in masks]
-  )
+  for higher, equal, price in zip(above, tied, prices, strict=True):
+    paid = equal & _first(equal, price, rest)
+    rest = rest - _sum([paid], [price])
+    masks.append((higher | paid).astype(jnp.float32))
+  return jax.tree.unflatten(treedef, masks)
 
 
-def _among_first(chosen: jax.Array, count: jax.Array) -> jax.Array:
-  """Whether an entry's position is at most that of the `count`th chosen one."""
+def _first(
+    chosen: jax.Array, price: ArrayLike, budget: jax.Array
+) -> jax.Array:
+  """Whether a position is among the first, in which the chosen can be paid."""
   position = jnp.zeros(chosen.shape, jnp.int32)
   for axis, size in enumerate(chosen.shape):
     position = position * size + jax.lax.broadcasted_iota(
         jnp.int32, chosen.shape, axis
     )
   limit = _bisect(
-      lambda t: _count([chosen & (position < t)]) <= count, 0, chosen.size
+      lambda t: _sum([chosen & (position < t)], [price]) <= budget,
+      0,
+      chosen.size,
   )
   return position < limit
 
 
-def _bisect(holds: Any, low: int, high: int) -> jax.Array:
-  """The largest t in [low, high] at which a falling predicate holds."""
+def _bisect(
+    holds: Callable[[jax.Array], jax.Array], low: int, high: int
+) -> jax.Array:
+  """The largest t in [low, high] where a falling predicate holds, or `low`."""
 
   def body(_, bounds):
     low, high = bounds
     # Rounded up, and without overflow over the whole range of int32.
     middle = (low >> 1) + (high >> 1) + ((low | high) & 1)
-    good = holds(middle)
+    good = holds(middle) | (low == high)
     return jnp.where(good, middle, low), jnp.where(good, high, middle - 1)
 
   bounds = (jnp.asarray(low, jnp.int32), jnp.asarray(high, jnp.int32))
   return jax.lax.fori_loop(0, 32, body, bounds)[0]
 
 
-def _count(chosen: list[jax.Array]) -> jax.Array:
+def _sum(
+    chosen: Sequence[jax.Array], prices: Sequence[ArrayLike]
+) -> jax.Array:
   return sum(
-      (jnp.sum(c, dtype=jnp.int32) for c in chosen), jnp.zeros((), jnp.int32)
+      (
+          jnp.sum(c.astype(jnp.int32) * jnp.asarray(price, jnp.int32))
+          for c, price in zip(chosen, prices, strict=True)
+      ),
+      jnp.zeros((), jnp.int32),
   )
 
 
@@ -112,4 +131,4 @@ def _ordered_int(scores: jax.Array) -> jax.Array:
   """int32 that sort as the scores do; 0.0 and -0.0 are equal."""
   scores = scores.astype(jnp.float32) + 0.0
   bits = jax.lax.bitcast_convert_type(scores, jnp.int32)
-  return jnp.where(bits < 0, ~bits ^ jnp.iinfo(jnp.int32).min, bits)
+  return jnp.where(bits < 0, ~bits ^ _INT32.min, bits)

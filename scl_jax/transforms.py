@@ -38,6 +38,11 @@ import optax
 Axes = tuple[int, ...]
 AxesOfLeaf = Callable[[Any, Any], Axes]
 
+_NO_PARAMS = (
+    'params is missing: call update(updates, state, params) with the current '
+    'params.'
+)
+
 
 class NormalizeByFeatureNormState(NamedTuple):
   """State of `normalize_by_feature_norm` with a running norm.
@@ -119,7 +124,9 @@ def normalize_by_feature_norm(
     return jax.tree_util.tree_map_with_path(squared_norm, updates)
 
   def divide(g, v):
-    return (g.astype(jnp.float32) / (jnp.sqrt(v) + eps)).astype(g.dtype)
+    # Not by eps alone: optax.inject_hyperparams makes it 0 in float16.
+    norm = jnp.where(v > 0, jnp.sqrt(v) + eps, 1.0)
+    return (g.astype(jnp.float32) / norm).astype(g.dtype)
 
   def init_fn(params):
     zeros = jax.tree.map(
@@ -233,7 +240,7 @@ def add_connection_penalty(
 
   def update_fn(updates, state, params=None):
     if params is None:
-      raise ValueError(optax.NO_PARAMS_MSG)
+      raise ValueError(_NO_PARAMS)
     price = penalty(state.count) if callable(penalty) else penalty
 
     def add(g, m):
@@ -275,7 +282,7 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
 
   def update_fn(updates, state, params=None):
     if params is None:
-      raise ValueError(optax.NO_PARAMS_MSG)
+      raise ValueError(_NO_PARAMS)
     updates = jax.tree.map(
         lambda u, p: (jnp.clip(p + u, -bound, bound) - p).astype(u.dtype),
         updates,

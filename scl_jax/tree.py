@@ -174,6 +174,11 @@ def check_same_structure(
         f'only one of the two has:\n{listing(only_one)}\n({error})'
     ) from error
   for path, leaf, other_leaf in rows:
+    if other_leaf is not None and not jax.tree_util.all_leaves([other_leaf]):
+      raise ValueError(
+          f'{other_name} must have the tree structure of {name}: at {path!r} '
+          f'{name} has a leaf and {other_name} a {type(other_leaf).__name__}.'
+      )
     if is_weight(leaf) and (
         other_leaf is None or jnp.shape(leaf) != jnp.shape(other_leaf)
     ):

@@ -22,20 +22,26 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import numpy as np
 import optax
 
 from scl_jax import control
-from scl_jax import metrics
-from scl_jax import thresholding
 from scl_jax import features
 from scl_jax import masks as masks_lib
 from scl_jax import ste
+from scl_jax import thresholding
 from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.prunable import Prunable
 from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
+
+# The controller aims this far below the target, because a cut that opens
+# connections at the end costs nothing and one that closes them does.
+_AIM = 0.98
+# A mask variable on either side of the threshold after the cut.
+_OPEN, _CLOSED = 1e-6, -1e-6
 
 
 class SCLState(NamedTuple):
@@ -45,16 +51,19 @@ class SCLState(NamedTuple):
     count: Steps so far, int32.
     mask_params: The mask variables, float32; `None` at leaves that are not
       prunable.
-    gradient_state: State of the normaliser and of the penalty, which it holds
-      as the array `hyperparams['penalty']`.
+    gradient_state: State of the normaliser and of the penalty; λ is the array
+      `hyperparams['penalty']` in it.
     optimizer_state: State of the mask optimizer and of the box.
+    control_state: State of the controller of λ; `None` if λ is given.
+    budget: The number of connections to end with, int32; `None` likewise.
   """
 
   count: jax.Array
   mask_params: PyTree
   gradient_state: optax.OptState
   optimizer_state: optax.OptState
-  control: control.ControlState | None
+  control_state: control.ControlState | None
+  budget: jax.Array | None
 
   @property
   def masks(self) -> PyTree:
@@ -66,8 +75,8 @@ def scl(
     penalty: optax.ScalarOrSchedule | None = None,
     *,
     target_density: ArrayLike | None = None,
-    ramp: float = 0.8, margin: float=0.98, gains=None,
-    mask_learning_rate: float = 0.05,
+    freeze_step: int | None = None,
+    ramp: float = 0.3,
     normalizer: optax.GradientTransformation
     | Literal['feature_norm']
     | None = 'feature_norm',
@@ -79,7 +88,6 @@ def scl(
     prunable: Prunable = None,
     feature_axes: features.FeatureAxes = None,
     granularity: masks_lib.Granularity = 'connection',
-    freeze_step: int | None = None,
 ) -> MaskRule:
   r"""Sparse Connectivity Learning: masks that are trained with the weights.
 
@@ -96,12 +104,20 @@ def scl(
 
   From the paper's abstract: the product of weight and unit step, the estimator,
   the normalisation by feature, the penalty. Our choices: the running norm, the
-  penalty after it, plain SGD for mask variables, the box, the initial value.
+  penalty after it, plain SGD for mask variables, the box, the initial value,
+  the controller.
 
   Args:
     penalty: λ >= 0, the price of one connection: a number, a scalar array
       (perhaps traced) or a schedule of the step. With the default normaliser,
       0.002 to 0.01 is where densities of 10 % to 0.5 % lie.
+    target_density: Instead of `penalty`, the density to reach, in (0, 1]. λ is
+      then driven by `scl_jax.control`, and at `freeze_step` one cut over all
+      leaves makes the number of live connections exact.
+    freeze_step: From this step on masks are fixed and the weights fine-tuned;
+      `None` never. Three quarters of the run is a good choice.
+    ramp: The share of the steps before `freeze_step` over which the controller
+      lowers its goal from 1 to the target.
     normalizer: A transformation of the mask gradients; `'feature_norm'` is
       `normalize_by_feature_norm(decay=0.99)` on `feature_axes`, `None` leaves
       them as they are. It sees one gradient a connection.
@@ -118,33 +134,25 @@ def scl(
       `'feature'`, or a block shape such as (4, 4). It gets the sum of its
       connections' gradients and prices, or their mean where a normaliser has
       set their scale.
-    freeze_step: From this step on masks are fixed and the weights fine-tuned;
-      `None` never.
 
   Returns:
     A `MaskRule` for `scl_jax.sparsify`.
 
   Raises:
-    ValueError: If an argument is out of its range; at `init`, if it does not
-      fit the weights.
+    ValueError: If an argument is out of its range, or not exactly one of
+      `penalty` and `target_density` is given; at `init`, if one does not fit
+      the weights.
 
   Example:
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), scl(penalty=5e-3))
+    >>> tx = scl_jax.sparsify(
+    ...     optax.adam(3e-3), scl(target_density=0.02, freeze_step=4000)
+    ... )
   """
-  if penalty is not None: _check_penalty(penalty)
+  _check_arguments(
+      penalty, target_density, freeze_step, ramp, init_value, box, penalty_order
+  )
   derivative = ste.get_estimator(estimator)
-  _check_start(init_value, box)
-  if penalty_order not in ('after', 'before'):
-    raise ValueError(
-        f"penalty_order must be 'after' or 'before', got {penalty_order!r}."
-    )
-  if isinstance(freeze_step, numbers.Real) and (
-      freeze_step < 1 or freeze_step != int(freeze_step)
-  ):
-    raise ValueError(
-        f'freeze_step must be a whole number of steps >= 1, got {freeze_step}.'
-    )
-
   # Two chains: what happens to the gradient of each connection, and what
   # happens to the mask variables, which may stand for several.
   normalize = _normalizer(normalizer, feature_axes)
@@ -152,15 +160,14 @@ def scl(
       transforms.add_connection_penalty, static_args='derivative'
   )(0.0 if penalty is None else penalty, derivative=derivative)
   by_connection = optax.chain(
-      *([normalize, charge] if penalty_order == 'after' else [charge, normalize])
+      *((normalize, charge) if penalty_order == 'after' else (charge, normalize))
   )
   by_variable = optax.chain(
-      optax.sgd(_default_schedule(freeze_step, mask_learning_rate))
+      optax.sgd(_default_schedule(freeze_step))
       if mask_optimizer is None
       else mask_optimizer,
       optax.identity() if box is None else transforms.keep_params_in_box(box),
   )
-  reduction = jnp.sum if normalizer is None else jnp.mean
 
   def init_fn(weights):
     mask_params = masks_lib.init_mask_params(
@@ -170,84 +177,139 @@ def scl(
         granularity=granularity,
         feature_axes=feature_axes,
     )
-    connections = _only_prunable(weights, mask_params)
+    connections = jax.tree.map(
+        lambda w, m: None if m is None else w.astype(jnp.float32),
+        weights,
+        mask_params,
+    )
     features.check_feature_axes(feature_axes, connections)
     return SCLState(
         count=jnp.zeros((), jnp.int32),
         mask_params=mask_params,
-        gradient_state=by_connection.init(
-            jax.tree.map(lambda w: w.astype(jnp.float32), connections)
-        ),
+        gradient_state=by_connection.init(connections),
         optimizer_state=by_variable.init(mask_params),
-        control=None if target_density is None else control.init_control(),
+        control_state=None
+        if target_density is None
+        else control.init_control(target_density),
+        budget=None
+        if target_density is None
+        else _budget(target_density, connections),
     )
 
-  goal_target = target_density if target_density is None else margin*target_density
-  def cut(m):
-    size=sum(x.size for x in jax.tree.leaves(m))
-    keep=thresholding.keep_highest(m, round(target_density*size))
-    return jax.tree.map(lambda m,k: jnp.where(k>0, jnp.maximum(m,1e-6), jnp.minimum(m,-1e-6)), m, keep)
-
   def update_fn(grads, state, weights):
-    mask_params = state.mask_params
-
-    def move():
-      gradient_state, control_state = state.gradient_state, state.control
-      if target_density is not None:
-        density = metrics.density(state.masks)
-        goal = control.goal_density(state.count, goal_target, ramp*freeze_step)
-        price, control_state = control.update_control(control_state, density, goal, **(gains or {}))
-        gradient_state = optax.tree.set(gradient_state, penalty=price)
-      expanded = jax.tree.map(
-          lambda w, m: None if m is None else masks_lib.expand(m, w.shape),
-          weights,
-          mask_params,
-      )
-      mask_grads = jax.tree.map(
-          lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
-          expanded,
-          _only_prunable(grads, mask_params),
-          _only_prunable(weights, mask_params),
-      )
-      mask_grads, gradient_state = by_connection.update(
-          mask_grads, gradient_state, expanded
-      )
-      mask_grads = jax.tree.map(
-          lambda m, g: masks_lib.contract(g, m.shape, reduction),
-          mask_params,
-          mask_grads,
-      )
-      steps, optimizer_state = by_variable.update(
-          mask_grads, state.optimizer_state, mask_params
-      )
-      moved = optax.apply_updates(mask_params, steps)
-      if target_density is not None:
-        moved = jax.lax.cond(state.count == freeze_step - 1, lambda: cut(moved), lambda: moved)
-      return SCLState(
-          optax.safe_increment(state.count),
-          moved,
-          gradient_state,
-          optimizer_state,
-          control_state,
-      )
-
     if freeze_step is None:
-      return move()
+      return move(grads, state, weights)
     return jax.lax.cond(
         state.count < freeze_step,
-        move,
+        lambda: move(grads, state, weights),
         lambda: state._replace(count=optax.safe_increment(state.count)),
+    )
+
+  def move(grads, state, weights):
+    gradient_state, control_state = state.gradient_state, state.control_state
+    sizes = jax.tree.map(
+        lambda m, w: masks_lib.variable_sizes(m.shape, w.shape),
+        state.mask_params,
+        _prunable_only(weights, state.mask_params),
+    )
+    if control_state is not None:
+      price, control_state = control.update_control(
+          control_state,
+          state.count,
+          _density(state.masks, sizes) / _AIM,
+          ramp_steps=ramp * freeze_step,
+      )
+      gradient_state = optax.tree.set(gradient_state, penalty=price)
+
+    expanded = jax.tree.map(
+        lambda w, m: None if m is None else masks_lib.expand(m, w.shape),
+        weights,
+        state.mask_params,
+    )
+    mask_grads = jax.tree.map(
+        lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
+        expanded,
+        _prunable_only(grads, expanded),
+        _prunable_only(weights, expanded),
+    )
+    mask_grads, gradient_state = by_connection.update(
+        mask_grads, gradient_state, expanded
+    )
+    mask_grads = jax.tree.map(
+        lambda m, g, n: masks_lib.contract(g, m.shape)
+        / (1 if normalizer is None else n.astype(m.dtype)),
+        state.mask_params,
+        mask_grads,
+        sizes,
+    )
+    steps, optimizer_state = by_variable.update(
+        mask_grads, state.optimizer_state, state.mask_params
+    )
+    mask_params = optax.apply_updates(state.mask_params, steps)
+    if control_state is not None:
+      mask_params = jax.lax.cond(
+          state.count == freeze_step - 1,
+          lambda: _cut(mask_params, sizes, state.budget),
+          lambda: mask_params,
+      )
+    return SCLState(
+        optax.safe_increment(state.count),
+        mask_params,
+        gradient_state,
+        optimizer_state,
+        control_state,
+        state.budget,
     )
 
   return MaskRule(init_fn, update_fn)
 
 
-def _default_schedule(freeze_step: int | None, lr) -> optax.ScalarOrSchedule:
+def _prunable_only(tree: PyTree, mask_params: PyTree) -> PyTree:
+  return jax.tree.map(
+      lambda leaf, m: None if m is None else leaf, tree, mask_params
+  )
+
+
+def _cut(mask_params: PyTree, sizes: PyTree, budget: jax.Array) -> PyTree:
+  """Puts the highest mask variables above 0 and the others below."""
+  keep = thresholding.keep_highest(mask_params, budget, costs=sizes)
+  return jax.tree.map(
+      lambda m, k: jnp.where(
+          k > 0, jnp.maximum(m, _OPEN), jnp.minimum(m, _CLOSED)
+      ),
+      mask_params,
+      keep,
+  )
+
+
+def _budget(target_density: ArrayLike, connections: PyTree) -> jax.Array:
+  """The number of connections at the target density."""
+  total = sum(w.size for w in jax.tree.leaves(connections))
+  if isinstance(target_density, jax.core.Tracer):
+    return jnp.round(total * target_density).astype(jnp.int32)
+  # Not in float32, which would be off by connections where there are many.
+  return jnp.asarray(round(total * float(target_density)), jnp.int32)
+
+
+def _density(masks: PyTree, sizes: PyTree) -> jax.Array:
+  """The share of live connections, of masks that stand for several."""
+  live = jax.tree.map(
+      lambda mask, n: jnp.sum(mask * n, dtype=jnp.float32), masks, sizes
+  )
+  total = jax.tree.map(
+      lambda mask, n: float(np.sum(np.broadcast_to(n, mask.shape))),
+      masks,
+      sizes,
+  )
+  return sum(jax.tree.leaves(live)) / sum(jax.tree.leaves(total))
+
+
+def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
+  """0.05, falling to 0 over the last 30 % before the freeze."""
   if freeze_step is None:
-    return lr
-  begin = jnp.floor(0.7 * jnp.asarray(freeze_step, jnp.float32))
-  return lambda count: lr * jnp.clip(
-      (freeze_step - count) / (freeze_step - begin), 0.0, 1.0
+    return 0.05
+  return optax.linear_schedule(
+      0.05, 0.0, freeze_step - (7 * freeze_step) // 10, (7 * freeze_step) // 10
   )
 
 
@@ -257,7 +319,7 @@ def _normalizer(
 ) -> optax.GradientTransformation:
   if normalizer is None:
     return optax.identity()
-  if normalizer == 'feature_norm':
+  if isinstance(normalizer, str) and normalizer == 'feature_norm':
     resolve = features.resolve_feature_axes(feature_axes)
     return transforms.normalize_by_feature_norm(
         decay=0.99,
@@ -273,32 +335,63 @@ def _normalizer(
   )
 
 
-def _only_prunable(tree: PyTree, mask_params: PyTree) -> PyTree:
-  return jax.tree.map(
-      lambda leaf, m: None if m is None else leaf, tree, mask_params
+def _check_arguments(
+    penalty: Any,
+    target_density: Any,
+    freeze_step: Any,
+    ramp: float,
+    init_value: float,
+    box: Any,
+    penalty_order: str,
+) -> None:
+  if (penalty is None) == (target_density is None):
+    raise ValueError(
+        'Give exactly one of penalty and target_density; got '
+        f'penalty={penalty} and target_density={target_density}.'
+    )
+  if target_density is not None and freeze_step is None:
+    raise ValueError(
+        'target_density needs freeze_step, the step at which the density is '
+        'made exact; three quarters of the run is a good choice.'
+    )
+  _check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
+  _check_scalar(
+      'target_density', target_density, lambda x: 0 < x <= 1, 'in (0, 1]'
   )
+  _check_scalar(
+      'freeze_step',
+      freeze_step,
+      lambda x: x >= 1 and x == int(x),
+      'a whole number of steps >= 1',
+  )
+  _check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
+  _check_scalar('box', box, lambda x: x > 0, '> 0')
+  _check_scalar('init_value', init_value, lambda _: True, 'finite')
+  if isinstance(box, numbers.Real) and abs(init_value) > box:
+    raise ValueError(
+        f'init_value must lie within the box; got init_value={init_value} and '
+        f'box={box}.'
+    )
+  if penalty_order not in ('after', 'before'):
+    raise ValueError(
+        f"penalty_order must be 'after' or 'before', got {penalty_order!r}."
+    )
 
 
-def _check_penalty(penalty: Any) -> None:
-  if callable(penalty) or isinstance(penalty, jax.core.Tracer):
+def _check_scalar(
+    name: str, value: Any, is_good: Callable[[Any], bool], expected: str
+) -> None:
+  """What is traced or a schedule cannot be checked, and `None` need not be."""
+  if value is None or callable(value) or isinstance(value, jax.core.Tracer):
     return
-  value = jnp.asarray(penalty)
-  if value.ndim:
+  if np.ndim(value):
     raise ValueError(
-        f'penalty must be one number, got shape {value.shape}; train several '
-        'at once with jax.vmap over a function of the penalty.'
+        f'{name} must be one number, got shape {np.shape(value)}; train '
+        'several networks at once with jax.vmap.'
     )
-  if not (value >= 0 and jnp.isfinite(value)):
-    raise ValueError(f'penalty must be finite and >= 0, got {penalty}.')
-
-
-def _check_start(init_value: float, box: ArrayLike | None) -> None:
-  if not isinstance(init_value, numbers.Real) or not math.isfinite(init_value):
-    raise ValueError(f'init_value must be a finite number, got {init_value!r}.')
-  if isinstance(box, numbers.Real) and not (
-      box > 0 and abs(init_value) <= box
-  ):
-    raise ValueError(
-        f'box must be > 0 and hold init_value; got box={box} and '
-        f'init_value={init_value}.'
-    )
+  try:
+    is_fine = math.isfinite(value) and bool(is_good(value))
+  except TypeError:
+    is_fine = False
+  if not is_fine:
+    raise ValueError(f'{name} must be {expected}, got {value!r}.')

@@ -1,0 +1,52 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Two fake devices, strict promotion, reproducible properties."""
+
+import os
+
+# Before JAX starts its backend.
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=2'
+)
+
+import hypothesis
+import jax
+import pytest
+
+hypothesis.settings.register_profile(
+  'scl_jax', deadline=None, derandomize=True, max_examples=30, database=None
+)
+hypothesis.settings.load_profile('scl_jax')
+
+
+@pytest.fixture(scope='module')
+def strict():
+  """No implicit promotion of dtypes or ranks.
+
+  Not for all tests, because optax itself promotes: `optax.adam` raises a Python
+  float to an int32 count. Per module, as Hypothesis wants no function fixture.
+  """
+  with (
+    jax.numpy_dtype_promotion('strict'),
+    jax.numpy_rank_promotion('raise'),
+  ):
+    yield
+
+
+@pytest.fixture(params=['Auto', 'Explicit'])
+def mesh(request):
+  """A mesh of the two fake devices, with an axis `'d'`."""
+  kind = getattr(jax.sharding.AxisType, request.param)
+  return jax.make_mesh((2,), ('d',), axis_types=(kind,))

@@ -1,0 +1,174 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Tests of tree.py."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scl_jax import tree
+
+pytestmark = pytest.mark.usefixtures('strict')
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Variable:
+  """A leaf with an attribute `value`, as Flax NNX has them."""
+
+  def __init__(self, value):
+    self.value = value
+
+  def tree_flatten_with_keys(self):
+    return ((jax.tree_util.GetAttrKey('value'), self.value),), None
+
+  @classmethod
+  def tree_unflatten(cls, _, children):
+    return cls(*children)
+
+
+class Layer(NamedTuple):
+  kernel: object
+  bias: object
+
+
+def test_paths_of_every_container():
+  leaf = np.ones(2)
+  params = {
+    'dict': {'kernel': leaf},
+    'list': [leaf, {'w': leaf}],
+    'named': Layer(leaf, None),
+    'nnx': {'kernel': Variable(leaf)},
+    'tuple': (leaf,),
+    'value': {'value': leaf},
+  }
+  assert tree.paths(params) == [
+    'dict/kernel',
+    'list/0',
+    'list/1/w',
+    'named/kernel',
+    'nnx/kernel',
+    'tuple/0',
+    'value/value',
+  ]
+
+
+def test_the_root_has_an_empty_path():
+  assert tree.paths(np.ones(2)) == ['']
+  # A variable alone keeps its `.value`: something has to name it.
+  assert tree.paths(Variable(1.0)) == ['value']
+
+
+def test_map_with_path_makes_and_skips_holes():
+  params = {'a': 1, 'b': None, 'c': [2, 3]}
+  seen = tree.map_with_path(
+    lambda path, p, m: None if m is None else (path, p + m),
+    params,
+    {'a': 10, 'b': None, 'c': [None, 30]},
+  )
+  assert seen == {'a': ('a', 11), 'b': None, 'c': [None, ('c/1', 33)]}
+
+
+def test_zip_leaves_keeps_the_order_of_jax():
+  params = {'z': 1, 'a': [2, 3], 'n': None}
+  rows = tree.zip_leaves(params, {'z': None, 'a': [5, None], 'n': None})
+  assert rows == [('a/0', 2, 5), ('a/1', 3, None), ('z', 1, None)]
+  assert [row[1] for row in rows] == jax.tree.leaves(params)
+
+
+def test_zip_leaves_raises_on_another_structure():
+  with pytest.raises(ValueError, match='key mismatch'):
+    tree.zip_leaves({'a': 1}, {'b': 1})
+
+
+def test_listing_is_cut():
+  text = tree.listing([f'p{i}' for i in range(35)])
+  assert len(text.splitlines()) == 31
+  assert text.endswith('... and 5 more')
+  assert tree.listing([]).strip() == '(none)'
+
+
+@pytest.mark.parametrize(
+  ('leaf', 'expected'),
+  [
+    (1.0, True),
+    (1, False),
+    (True, False),
+    (1j, True),
+    (np.ones(2, np.float16), True),
+    (np.ones(2, np.int8), False),
+    (jnp.ones(2, jnp.bfloat16), True),
+    (jnp.ones(2, bool), False),
+  ],
+)
+def test_is_weight(leaf, expected):
+  assert tree.is_weight(leaf) == expected
+
+
+@pytest.mark.parametrize(
+  'leaf',
+  [1, 1.0, 1j, True, np.ones(2), jnp.ones(2, jnp.int32), jnp.ones(2, bool)],
+)
+def test_check_arrays_takes_numbers(leaf):
+  tree.check_arrays({'a': leaf, 'b': None}, 'params')
+
+
+@pytest.mark.parametrize(
+  ('leaf', 'kind'),
+  [
+    ('text', 'str'),
+    (jnp.tanh, '.*'),
+    (object(), 'object'),
+    (np.array(['a']), 'array of <U1'),
+    (np.array([None]), 'array of object'),
+  ],
+)
+def test_check_arrays_names_the_leaf(leaf, kind):
+  with pytest.raises(ValueError, match=f"params must.*'a/1' is a {kind}"):
+    tree.check_arrays({'a': [1.0, leaf]}, 'params')
+
+
+def test_check_arrays_refuses_random_keys():
+  with pytest.raises(ValueError, match=r"'key' is a array of key<fry>"):
+    tree.check_arrays({'key': jax.random.key(0)}, 'params')
+
+
+def test_check_same_structure_accepts_what_fits():
+  params = {'w': jnp.ones((2, 3)), 'step': jnp.zeros((), jnp.int32), 'n': None}
+  tree.check_same_structure(params, params, 'params', 'grads')
+  # Integer leaves have no gradient to speak of: float0, None, anything.
+  other = {'w': np.ones((2, 3)), 'step': np.zeros(5), 'n': None}
+  tree.check_same_structure(params, other, 'params', 'grads')
+  other = {'w': np.ones((2, 3)), 'step': None, 'n': None}
+  tree.check_same_structure(params, other, 'params', 'grads')
+
+
+@pytest.mark.parametrize(
+  ('other', 'message'),
+  [
+    ({'w': np.ones(2), 'c': np.ones(3)}, "'b'\n  'c'"),
+    ({'w': np.ones(2)}, "'b'"),
+    ([np.ones(2), np.ones(3)], 'tree structure of params'),
+    ({'w': np.ones(3), 'b': np.ones(3)}, r"'w' is \(3,\) in grads and \(2,\)"),
+    ({'w': None, 'b': np.ones(3)}, "'w' is None in grads"),
+    ({'w': {'x': np.ones(2)}, 'b': np.ones(3)}, "at 'w' params has a leaf"),
+  ],
+)
+def test_check_same_structure_names_what_does_not_fit(other, message):
+  params = {'w': np.ones(2), 'b': np.ones(3)}
+  with pytest.raises(ValueError, match=message):
+    tree.check_same_structure(params, other, 'params', 'grads')
