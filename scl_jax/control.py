@@ -19,11 +19,13 @@ the output of a controller with a proportional and an integral part,
 
     goal_t = target^min(1, t / ramp_steps)
     e = clip(log(density / goal_t), -1, 1)
-    I <- I + k_i e,    λ = I + k_p e
+    I <- I + k_i / num_steps e,    λ = scale (I + k_p e)
 
 λ is signed: where the network has become too sparse, connections are paid to
-come back. Without that an undershoot never recovers. Nothing here knows of a
-rule: the functions map (state, step, density) to λ.
+come back. Without that an undershoot never recovers. `scale` is the root mean
+square of what λ is added to, and the gain of the integral goes with the length
+of the run, so that the same constants serve all networks and runs. Nothing here
+knows of a rule.
 """
 
 from typing import NamedTuple
@@ -38,27 +40,29 @@ class ControlState(NamedTuple):
 
   Attributes:
     target: The density to reach, float32.
+    scale: The unit of λ, float32; 0 until it is measured.
     integral: I, the part of λ that remembers, float32.
   """
 
   target: jax.Array
+  scale: jax.Array
   integral: jax.Array
 
 
-def init_control(
-    target: ArrayLike, penalty: ArrayLike = 0.002
-) -> ControlState:
+def init_control(target: ArrayLike, initial: ArrayLike = 0.05) -> ControlState:
   """The state before the first step.
 
   Args:
     target: The density to reach, in (0, 1].
-    penalty: The λ to begin with.
+    initial: The λ to begin with, in units of the scale.
 
   Returns:
     A `ControlState`.
   """
   return ControlState(
-      jnp.asarray(target, jnp.float32), jnp.asarray(penalty, jnp.float32)
+      target=jnp.asarray(target, jnp.float32),
+      scale=jnp.zeros((), jnp.float32),
+      integral=jnp.asarray(initial, jnp.float32),
   )
 
 
@@ -76,11 +80,31 @@ def goal_density(
     target ** min(1, count / ramp_steps), a float32 scalar.
 
   Example:
-    >>> goal_density(5, target=0.01, ramp_steps=10)
-    Array(0.1, dtype=float32)
+    >>> goal_density(5, target=0.25, ramp_steps=10)
+    Array(0.5, dtype=float32)
   """
   share = jnp.minimum(1.0, jnp.asarray(count, jnp.float32) / ramp_steps)
   return jnp.asarray(target, jnp.float32) ** share
+
+
+def measure_scale(state: ControlState, gradients: object) -> ControlState:
+  """Sets the scale to the root mean square of gradients, once.
+
+  Args:
+    state: The state.
+    gradients: A tree of arrays, to which λ will be added.
+
+  Returns:
+    The state, unchanged if it has a scale already.
+  """
+
+  def measure():
+    leaves = jax.tree.leaves(gradients)
+    squares = sum(jnp.sum(jnp.square(g), dtype=jnp.float32) for g in leaves)
+    return jnp.sqrt(squares / sum(g.size for g in leaves))
+
+  scale = jax.lax.cond(state.scale > 0, lambda: state.scale, measure)
+  return state._replace(scale=scale)
 
 
 def update_control(
@@ -88,9 +112,10 @@ def update_control(
     count: ArrayLike,
     density: ArrayLike,
     *,
+    num_steps: ArrayLike,
     ramp_steps: ArrayLike,
-    proportional: ArrayLike = 0.03,
-    integral: ArrayLike = 1e-4,
+    proportional: ArrayLike = 0.75,
+    integral: ArrayLike = 10.0,
 ) -> tuple[jax.Array, ControlState]:
   """One step of the controller.
 
@@ -98,14 +123,16 @@ def update_control(
     state: The state.
     count: The step, from 0.
     density: The density now, in [0, 1].
+    num_steps: The steps in all under control.
     ramp_steps: When the goal reaches the target.
     proportional: k_p.
-    integral: k_i, a step.
+    integral: k_i.
 
   Returns:
     The penalty λ, which may be negative, and the new state.
   """
   goal = goal_density(count, state.target, ramp_steps)
   error = jnp.clip(jnp.log(density / goal), -1.0, 1.0)
-  total = state.integral + integral * error
-  return total + proportional * error, state._replace(integral=total)
+  total = state.integral + integral / num_steps * error
+  penalty = state.scale * (total + proportional * error)
+  return penalty, state._replace(integral=total)

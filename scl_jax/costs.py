@@ -88,16 +88,16 @@ def _products(
     found = {origins[v] for v in variables if v in origins}
     has_data = any(v in data for v in variables)
     bodies = _bodies(eqn)
-    if name in ('dot_general', 'conv_general_dilated'):
-      for index in found:
-        yield index, _macs(eqn)
-    elif bodies:
+    if bodies:
       options = [list(_call(eqn, b, origins, data, sizes)) for b in bodies]
       repeats = eqn.params['length'] if name == 'scan' else 1
       for index, count in max(options, key=lambda o: sum(c for _, c in o)):
         yield index, repeats * count
       continue
-    elif found and not has_data:
+    if name in ('dot_general', 'conv_general_dilated'):
+      for index in found:
+        yield index, _macs(eqn)
+    if found and not has_data:
       # A mask that is a leaf of its own is not larger than the weights.
       largest = max(sorted(found), key=lambda index: sizes[index])
       origins.update(dict.fromkeys(eqn.outvars, largest))

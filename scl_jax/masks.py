@@ -149,14 +149,11 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     mask = expand(mask, jnp.shape(leaf), path)
     return leaf * mask.astype(jnp.result_type(leaf))
 
-  try:
-    jax.tree.structure(params).flatten_up_to(masks)
-  except (ValueError, TypeError) as error:
-    raise ValueError(
-        'masks (or mask_params) must have the tree structure of the weights, '
-        f'with None at leaves that are not prunable: {error}'
-    ) from error
-  return tree_lib.map_with_path(apply, params, masks)
+  leaves = [
+      apply(path, leaf, mask)
+      for path, leaf, mask in tree_lib.zip_leaves(params, masks)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def expand(

@@ -38,7 +38,8 @@ def connection_count(
   Args:
     mask_params: Mask variables; `None` counts nothing.
     costs: c, what one mask variable counts: a number, or a tree like
-      `mask_params` of arrays that broadcast against its leaves. Give the number
+      `mask_params` of arrays that broadcast against its leaves; what it has
+      besides, for biases say, is not read. Give the number
       of connections that a variable stands for where it is more than one, or
       the MACs of a connection to count MACs.
     estimator: The straight-through estimator, see `scl_jax.ste`.
@@ -55,17 +56,15 @@ def connection_count(
   """
   if not jax.tree.leaves(mask_params):
     raise ValueError('mask_params holds no array, so there is nothing to count.')
-  if jax.tree.structure(costs) == jax.tree.structure(1.0):
+  if jax.tree_util.all_leaves([costs]):
     costs = jax.tree.map(lambda _: costs, mask_params)
-  tree_lib.check_same_structure(
-      jax.tree.map(lambda _: 0.0, mask_params),
-      jax.tree.map(lambda _: 0.0, costs),
-      'mask_params',
-      'costs',
-  )
-  counts = jax.tree.map(
-      lambda m, c: jnp.sum(ste.unit_step(m, estimator) * c, dtype=jnp.float32),
-      mask_params,
-      costs,
-  )
-  return sum(jax.tree.leaves(counts), jnp.zeros((), jnp.float32))
+  try:
+    rows = tree_lib.zip_leaves(costs, mask_params)
+  except ValueError as error:
+    raise ValueError(f'costs must fit mask_params. {error}') from error
+  total = jnp.zeros((), jnp.float32)
+  for _, cost, m in rows:
+    if m is not None:
+      step = ste.unit_step(m, estimator)
+      total += jnp.sum(step * cost, dtype=jnp.float32)
+  return total

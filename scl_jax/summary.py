@@ -36,7 +36,7 @@ def summary(
     params: The parameters.
     masks: As `scl_jax.get_masks` gives them; `None` where not prunable.
     costs: MACs of a connection, from `scl_jax.costs`; adds the columns of dense
-      and live MACs.
+      and live MACs, `?` where it has no such leaf.
     feature_axes: Which axes are features, see `scl_jax.features`. Where the
       name leaves them open, dead features are shown as `?`.
 
@@ -56,24 +56,26 @@ def summary(
   """
   columns = ['layer', 'shape', 'connections', 'live', 'density']
   columns += ['dead features']
-  if costs is None:
-    costs = {}
-    rows = tree_lib.zip_leaves(params, masks)
-    rows = [(*row, None) for row in rows]
-  else:
+  if costs is not None:
     columns += ['MACs', 'live MACs']
-    rows = tree_lib.zip_leaves(params, masks, costs)
 
   lines, totals = [], [0, 0, 0, 0, 0]
-  for path, leaf, mask, cost in rows:
+  for path, leaf, mask, cost in tree_lib.zip_leaves(params, masks, costs):
     if mask is None:
       continue
+    if jnp.shape(mask) != jnp.shape(leaf):
+      raise ValueError(
+          f'masks must have the shapes of params: {path!r} is '
+          f'{jnp.shape(mask)} in masks and {jnp.shape(leaf)} in params.'
+      )
     size = mask.size
     live = int(metrics.live_connections(mask))
     dead = _dead_features(path, mask, feature_axes)
     numbers = [size, live, dead]
     if cost is not None:
       numbers += [round(size * cost), round(live * cost)]
+    elif costs is not None:
+      numbers += [None, None]
     for index, number in enumerate(numbers):
       totals[index] += number or 0
     shape = 'x'.join(str(d) for d in jnp.shape(leaf))

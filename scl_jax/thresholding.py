@@ -77,7 +77,9 @@ def keep_highest(
   masks = []
   for higher, equal, price in zip(above, tied, prices, strict=True):
     paid = equal & _first(equal, price, rest)
-    rest = rest - _sum([paid], [price])
+    spent = _sum([paid], [price])
+    # One that is too dear ends it, for the leaves that follow as well.
+    rest = jnp.where(spent == _sum([equal], [price]), rest - spent, 0)
     masks.append((higher | paid).astype(jnp.float32))
   return jax.tree.unflatten(treedef, masks)
 
@@ -129,6 +131,6 @@ def _sum(
 
 def _ordered_int(scores: jax.Array) -> jax.Array:
   """int32 that sort as the scores do; 0.0 and -0.0 are equal."""
-  scores = scores.astype(jnp.float32) + 0.0
-  bits = jax.lax.bitcast_convert_type(scores, jnp.int32)
-  return jnp.where(bits < 0, ~bits ^ _INT32.min, bits)
+  bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
+  # The magnitude with its sign. (XLA would drop a `scores + 0.0`.)
+  return jnp.where(bits < 0, _INT32.min - bits, bits)

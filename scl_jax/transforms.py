@@ -108,8 +108,8 @@ def normalize_by_feature_norm(
   """
   if isinstance(decay, numbers.Real) and not 0 <= decay < 1:
     raise ValueError(f'decay must be None or in [0, 1), got {decay}.')
-  if isinstance(update_every, numbers.Real) and (
-      update_every < 1 or update_every != int(update_every)
+  if isinstance(update_every, numbers.Real) and not (
+      update_every >= 1 and update_every % 1 == 0
   ):
     raise ValueError(
         f'update_every must be a whole number of steps >= 1, got '

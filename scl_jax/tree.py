@@ -92,18 +92,37 @@ def map_with_path(
 def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
   """`(path, leaf, *leaves_of_rest)` for each leaf of `tree`.
 
+  Leaves belong together by their paths, whatever the containers: masks from an
+  optimizer's state, where NNX has variables of another type, or masks restored
+  as plain dicts fit params all the same.
+
   Args:
-    tree: The tree that gives the structure.
-    *rest: Trees that have the structure of `tree`, perhaps with `None` holes.
+    tree: The tree that gives the leaves.
+    *rest: Trees that may lack some of them; the leaf is then `None`.
 
   Returns:
     A list of tuples in the order of `jax.tree.leaves(tree)`.
+
+  Raises:
+    ValueError: If one of `rest` has a leaf that `tree` has not.
   """
-  leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-  columns = [treedef.flatten_up_to(other) for other in rest]
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  rows = [(path_string(key_path), leaf) for key_path, leaf in leaves]
+  known = {path for path, _ in rows}
+  columns = []
+  for other in rest:
+    others, _ = jax.tree_util.tree_flatten_with_path(other)
+    column = {path_string(key_path): leaf for key_path, leaf in others}
+    unknown = [path for path in column if path not in known]
+    if unknown:
+      raise ValueError(
+          'The trees do not fit: one has leaves that the other has not:\n'
+          f'{listing(unknown)}\nThe other has:\n{listing(sorted(known))}'
+      )
+    columns.append(column)
   return [
-      (path_string(key_path), leaf, *others)
-      for (key_path, leaf), *others in zip(leaves, *columns, strict=True)
+      (path, leaf, *(column.get(path) for column in columns))
+      for path, leaf in rows
   ]
 
 
@@ -167,23 +186,14 @@ def check_same_structure(
   """
   try:
     rows = zip_leaves(tree, other)
-  except (ValueError, TypeError) as error:
-    only_one = sorted(set(paths(tree)) ^ set(paths(other)))
-    raise ValueError(
-        f'{other_name} must have the tree structure of {name}. Leaves that '
-        f'only one of the two has:\n{listing(only_one)}\n({error})'
-    ) from error
+  except ValueError as error:
+    raise ValueError(f'{other_name} must fit {name}. {error}') from error
   for path, leaf, other_leaf in rows:
-    if other_leaf is not None and not jax.tree_util.all_leaves([other_leaf]):
-      raise ValueError(
-          f'{other_name} must have the tree structure of {name}: at {path!r} '
-          f'{name} has a leaf and {other_name} a {type(other_leaf).__name__}.'
-      )
     if is_weight(leaf) and (
         other_leaf is None or jnp.shape(leaf) != jnp.shape(other_leaf)
     ):
-      shape = None if other_leaf is None else jnp.shape(other_leaf)
+      shape = 'missing' if other_leaf is None else jnp.shape(other_leaf)
       raise ValueError(
-          f'{other_name} must have the shapes of {name}: the leaf {path!r} is '
-          f'{shape} in {other_name} and {jnp.shape(leaf)} in {name}.'
+          f'{other_name} must fit {name}: the leaf {path!r} is {shape} in '
+          f'{other_name} and {jnp.shape(leaf)} in {name}.'
       )

@@ -511,7 +511,7 @@ class TestErrors:
 
   def test_gradients_of_another_tree(self):
     state = self.tx.init(self.params)
-    with pytest.raises(ValueError, match=r'updates.*(?s:.)*Dense_1/kernel'):
+    with pytest.raises(ValueError, match='updates must fit params.*: the leaf .Dense_1'):
       self.tx.update({'Dense_0': self.params['Dense_0']}, state, self.params)
 
   def test_gradients_of_another_shape(self):
@@ -524,7 +524,7 @@ class TestErrors:
   def test_params_of_another_tree(self):
     state = self.tx.init(self.params)
     other = {'w': jnp.ones((2, 2))}
-    with pytest.raises(ValueError, match='must have the tree structure'):
+    with pytest.raises(ValueError, match='the state must fit params'):
       self.tx.update(other, state, other)
 
   def test_nothing_to_prune(self):

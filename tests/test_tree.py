@@ -90,9 +90,20 @@ def test_zip_leaves_keeps_the_order_of_jax():
   assert [row[1] for row in rows] == jax.tree.leaves(params)
 
 
-def test_zip_leaves_raises_on_another_structure():
-  with pytest.raises(ValueError, match='key mismatch'):
-    tree.zip_leaves({'a': 1}, {'b': 1})
+def test_zip_leaves_goes_by_paths():
+  params = {'a': [1, 2], 'nnx': Variable(3)}
+  rows = tree.zip_leaves(params, {'a': {'1': 20}}, None, {'nnx': 30})
+  assert rows == [
+    ('a/0', 1, None, None, None),
+    ('a/1', 2, 20, None, None),
+    ('nnx', 3, None, None, 30),
+  ]
+
+
+@pytest.mark.parametrize('other', [{'b': 1}, {'a': {'x': 1}}, [1], 1])
+def test_zip_leaves_raises_on_an_unknown_leaf(other):
+  with pytest.raises(ValueError, match=r"The trees do not fit(.|\n)*'a'"):
+    tree.zip_leaves({'a': 1}, other)
 
 
 def test_listing_is_cut():
@@ -160,12 +171,12 @@ def test_check_same_structure_accepts_what_fits():
 @pytest.mark.parametrize(
   ('other', 'message'),
   [
-    ({'w': np.ones(2), 'c': np.ones(3)}, "'b'\n  'c'"),
-    ({'w': np.ones(2)}, "'b'"),
-    ([np.ones(2), np.ones(3)], 'tree structure of params'),
+    ({'w': np.ones(2), 'c': np.ones(3)}, "not:\n  'c'\n(.|\n)*'b'\n  'w'"),
+    ({'w': np.ones(2)}, "'b' is missing in grads"),
+    ([np.ones(2), np.ones(3)], "grads must fit params.*not:\n  '0'\n  '1'"),
     ({'w': np.ones(3), 'b': np.ones(3)}, r"'w' is \(3,\) in grads and \(2,\)"),
-    ({'w': None, 'b': np.ones(3)}, "'w' is None in grads"),
-    ({'w': {'x': np.ones(2)}, 'b': np.ones(3)}, "at 'w' params has a leaf"),
+    ({'w': None, 'b': np.ones(3)}, "'w' is missing in grads"),
+    ({'w': {'x': np.ones(2)}, 'b': np.ones(3)}, "not:\n  'w/x'"),
   ],
 )
 def test_check_same_structure_names_what_does_not_fit(other, message):

@@ -51,8 +51,8 @@ class SCLState(NamedTuple):
     count: Steps so far, int32.
     mask_params: The mask variables, float32; `None` at leaves that are not
       prunable.
-    gradient_state: State of the normaliser and of the penalty; λ is the array
-      `hyperparams['penalty']` in it.
+    penalty: λ of the last step, float32; of the next one, if it is constant.
+    normalizer_state: State of the normaliser.
     optimizer_state: State of the mask optimizer and of the box.
     control_state: State of the controller of λ; `None` if λ is given.
     budget: The number of connections to end with, int32; `None` likewise.
@@ -60,7 +60,8 @@ class SCLState(NamedTuple):
 
   count: jax.Array
   mask_params: PyTree
-  gradient_state: optax.OptState
+  penalty: jax.Array
+  normalizer_state: optax.OptState
   optimizer_state: optax.OptState
   control_state: control.ControlState | None
   budget: jax.Array | None
@@ -156,12 +157,7 @@ def scl(
   # Two chains: what happens to the gradient of each connection, and what
   # happens to the mask variables, which may stand for several.
   normalize = _normalizer(normalizer, feature_axes)
-  charge = optax.inject_hyperparams(
-      transforms.add_connection_penalty, static_args='derivative'
-  )(0.0 if penalty is None else penalty, derivative=derivative)
-  by_connection = optax.chain(
-      *((normalize, charge) if penalty_order == 'after' else (charge, normalize))
-  )
+
   by_variable = optax.chain(
       optax.sgd(_default_schedule(freeze_step))
       if mask_optimizer is None
@@ -183,10 +179,19 @@ def scl(
         mask_params,
     )
     features.check_feature_axes(feature_axes, connections)
+    price = jnp.asarray(
+        0.0
+        if penalty is None
+        else penalty(0)
+        if callable(penalty)
+        else penalty,
+        jnp.float32,
+    )
     return SCLState(
         count=jnp.zeros((), jnp.int32),
         mask_params=mask_params,
-        gradient_state=by_connection.init(connections),
+        penalty=price,
+        normalizer_state=normalize.init(connections),
         optimizer_state=by_variable.init(mask_params),
         control_state=None
         if target_density is None
@@ -206,25 +211,16 @@ def scl(
     )
 
   def move(grads, state, weights):
-    gradient_state, control_state = state.gradient_state, state.control_state
+    mask_params = state.mask_params
     sizes = jax.tree.map(
         lambda m, w: masks_lib.variable_sizes(m.shape, w.shape),
-        state.mask_params,
-        _prunable_only(weights, state.mask_params),
+        mask_params,
+        _prunable_only(weights, mask_params),
     )
-    if control_state is not None:
-      price, control_state = control.update_control(
-          control_state,
-          state.count,
-          _density(state.masks, sizes) / _AIM,
-          ramp_steps=ramp * freeze_step,
-      )
-      gradient_state = optax.tree.set(gradient_state, penalty=price)
-
     expanded = jax.tree.map(
         lambda w, m: None if m is None else masks_lib.expand(m, w.shape),
         weights,
-        state.mask_params,
+        mask_params,
     )
     mask_grads = jax.tree.map(
         lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
@@ -232,20 +228,30 @@ def scl(
         _prunable_only(grads, expanded),
         _prunable_only(weights, expanded),
     )
-    mask_grads, gradient_state = by_connection.update(
-        mask_grads, gradient_state, expanded
-    )
+
+    if penalty_order == 'after':
+      mask_grads, normalizer_state = normalize.update(
+          mask_grads, state.normalizer_state, expanded
+      )
+    price, control_state = next_penalty(state, mask_grads, sizes)
+    charge = transforms.add_connection_penalty(price, derivative=derivative)
+    mask_grads, _ = charge.update(mask_grads, optax.EmptyState(), expanded)
+    if penalty_order == 'before':
+      mask_grads, normalizer_state = normalize.update(
+          mask_grads, state.normalizer_state, expanded
+      )
+
     mask_grads = jax.tree.map(
         lambda m, g, n: masks_lib.contract(g, m.shape)
         / (1 if normalizer is None else n.astype(m.dtype)),
-        state.mask_params,
+        mask_params,
         mask_grads,
         sizes,
     )
     steps, optimizer_state = by_variable.update(
-        mask_grads, state.optimizer_state, state.mask_params
+        mask_grads, state.optimizer_state, mask_params
     )
-    mask_params = optax.apply_updates(state.mask_params, steps)
+    mask_params = optax.apply_updates(mask_params, steps)
     if control_state is not None:
       mask_params = jax.lax.cond(
           state.count == freeze_step - 1,
@@ -253,13 +259,27 @@ def scl(
           lambda: mask_params,
       )
     return SCLState(
-        optax.safe_increment(state.count),
-        mask_params,
-        gradient_state,
-        optimizer_state,
-        control_state,
-        state.budget,
+        count=optax.safe_increment(state.count),
+        mask_params=mask_params,
+        penalty=price,
+        normalizer_state=normalizer_state,
+        optimizer_state=optimizer_state,
+        control_state=control_state,
+        budget=state.budget,
     )
+
+  def next_penalty(state, mask_grads, sizes):
+    if state.control_state is not None:
+      return control.update_control(
+          control.measure_scale(state.control_state, mask_grads),
+          state.count,
+          _density(state.masks, sizes) / _AIM,
+          num_steps=freeze_step,
+          ramp_steps=ramp * freeze_step,
+      )
+    if callable(penalty):
+      return jnp.asarray(penalty(state.count), jnp.float32), None
+    return state.penalty, None
 
   return MaskRule(init_fn, update_fn)
 
