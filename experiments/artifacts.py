@@ -57,19 +57,26 @@ def write(
     masks: The final masks.
     image_shape: (height, width, channels) of an input.
   """
-  _write(workdir, 'config.json', config.to_json(indent=2))
-  _write(workdir, 'result.json', json.dumps(result, indent=2))
   lines = ''.join(json.dumps(point) + '\n' for point in history)
-  _write(workdir, 'metrics.jsonl', lines)
-  _write(workdir, 'table.md', table + '\n')
+  for name, text in {
+      'config.json': config.to_json(indent=2),
+      'result.json': json.dumps(result, indent=2),
+      'metrics.jsonl': lines,
+      'table.md': table + '\n',
+  }.items():
+    write_text(os.path.join(workdir, name), text)
   plots.training(os.path.join(workdir, 'training.png'), history)
   plots.layers(os.path.join(workdir, 'layers.png'), masks)
   plots.inputs(os.path.join(workdir, 'inputs.png'), masks, image_shape)
 
 
-def _write(workdir: str, name: str, text: str) -> None:
-  """Replaces the file at once, so that none is ever half-written."""
-  path = os.path.join(workdir, name)
+def write_text(path: str, text: str) -> None:
+  """Replaces a file at once, so that it is never half-written.
+
+  Args:
+    path: The file.
+    text: What it shall hold.
+  """
   with open(path + '.tmp', 'w', encoding='utf-8') as file:
     file.write(text)
   os.replace(path + '.tmp', path)

@@ -56,11 +56,13 @@ class Run(NamedTuple):
   Attributes:
     state: The last state.
     history: One dict for each point at which metrics were taken.
+    freeze_step: The step from which on masks are fixed.
     seconds: Wall-clock time, compilation included.
   """
 
   state: TrainState
   history: list[dict[str, float]]
+  freeze_step: int
   seconds: float
 
 
@@ -177,7 +179,12 @@ def fit(
       history.append(point)
       bar.update(len(rows))
       bar.set_postfix({k: f'{v:.4f}' for k, v in point.items() if k != 'step'})
-  return Run(state, history, time.perf_counter() - start)
+  return Run(
+      state,
+      history,
+      freeze_step(config, num_steps),
+      time.perf_counter() - start,
+  )
 
 
 def make_optimizer(
@@ -211,10 +218,16 @@ def make_rule(
 ) -> scl_jax.MaskRule:
   """SCL as the config describes it; the last part of the run is fine-tuning."""
   return scl_jax.scl(
-      config.penalty,
-      freeze_step=max(1, round(config.freeze_at * num_steps)),
+      penalty=config.penalty if config.target_density is None else None,
+      target_density=config.target_density,
+      freeze_step=freeze_step(config, num_steps),
       **config.scl,
   )
+
+
+def freeze_step(config: ml_collections.ConfigDict, num_steps: int) -> int:
+  """The step from which on masks are fixed."""
+  return max(1, round(config.freeze_at * num_steps))
 
 
 def make_run_steps(

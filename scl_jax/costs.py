@@ -148,8 +148,8 @@ def _carried(eqn: core.JaxprEqn) -> slice:
 
 
 def _macs(eqn: core.JaxprEqn) -> float:
-  lhs, rhs = (v.aval.shape for v in eqn.invars[:2])
-  out = eqn.outvars[0].aval.shape
+  variables: list[Any] = [*eqn.invars[:2], eqn.outvars[0]]
+  lhs, rhs, out = (v.aval.shape for v in variables)
   dimensions = eqn.params['dimension_numbers']
   if eqn.primitive.name == 'dot_general':
     contracted = dimensions[0][0]

@@ -14,6 +14,8 @@
 # ==============================================================================
 """A text table of what is left of each layer."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from scl_jax import features
@@ -59,7 +61,8 @@ def summary(
   if costs is not None:
     columns += ['MACs', 'live MACs']
 
-  lines, totals = [], [0, 0, 0, 0, 0]
+  lines: list[list[str]] = []
+  totals = [0, 0, 0, 0, 0]
   for path, leaf, mask, cost in tree_lib.zip_leaves(params, masks, costs):
     if mask is None:
       continue
@@ -71,7 +74,7 @@ def summary(
     size = mask.size
     live = int(metrics.live_connections(mask))
     dead = _dead_features(path, mask, feature_axes)
-    numbers = [size, live, dead]
+    numbers: list[int | None] = [size, live, dead]
     if cost is not None:
       numbers += [round(size * cost), round(live * cost)]
     elif costs is not None:
@@ -96,7 +99,7 @@ def _dead_features(path, mask, feature_axes) -> int | None:
   return int(metrics.dead_features(mask, axes))
 
 
-def _cells(name: str, shape: str, numbers: list[int | None]) -> list[str]:
+def _cells(name: str, shape: str, numbers: Sequence[int | None]) -> list[str]:
   size, live, *others = numbers
   assert size is not None
   assert live is not None

@@ -79,16 +79,10 @@ def test_costs_that_broadcast():
 
 def test_macs_of_a_network():
   params = {'w': jnp.ones((3, 2)), 'v': jnp.ones((2, 2)), 'b': jnp.ones((1, 2))}
-  prices = costs(
-    lambda p, x: x @ p['w'] @ p['v'] + p['b'],
-    params,
-    jax.ShapeDtypeStruct((7, 3), 'f4'),
-  )
-  m = {
-    'w': jnp.ones((3, 2)).at[0, 0].set(-1.0),
-    'v': jnp.ones((2, 2)),
-    'b': None,
-  }
+  fn = lambda p, x: x @ p['w'] @ p['v'] + p['b']
+  prices = costs(fn, params, jnp.ones((7, 3)))
+  m = masks_lib.init_mask_params(params, prunable='[wv]')
+  m['w'] = m['w'].at[0, 0].set(-1.0)
   assert regularizers.connection_count(m, costs=prices) == 7 * (5 + 4)
 
 

@@ -18,16 +18,18 @@
         --workdir=workdirs/digits_mlp_scl
 """
 
+import ml_collections
+
 from experiments.configs import default
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
   """See the module's docstring."""
   config = default.get_config()
   config.dataset = 'digits'
-  config.epochs = 100
   config.batch_size = 64
   config.validation_size = 200
   config.points_per_epoch = 1
-  config.penalty = 5e-3
+  config.epochs = 100
+  config.penalty = 0.015
   return config

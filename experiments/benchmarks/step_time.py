@@ -1,0 +1,256 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""What an SCL step costs over the dense step with the same optimizer.
+
+    python -m experiments.benchmarks.step_time \
+        --output=experiments/results/step_time_cpu.json
+
+Each network is trained dense, with SCL, with SCL whose norm is refreshed every
+eighth step, and with frozen masks; the variants take turns in one process, so
+that what else the machine does hits all of them. Reported are medians of the
+ratio to the dense turn of the same round, with quartiles.
+
+The floor is the time that the update alone would need if every array that it
+must read or write crossed memory once, at the bandwidth that the dense update
+reaches in this process: for Adam the dense update reads g, p, mu, nu and writes
+p, mu, nu (28 bytes a parameter); SCL reads g, w, m, mu, nu, p and writes w, m,
+mu, nu, p, and reads g and w once more for the norm, which must be known before
+the first m can move (52 bytes).
+"""
+
+from collections.abc import Callable
+import functools
+import json
+import os
+import platform
+import time
+from typing import Any
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+
+from experiments.models import lenet
+from experiments.models import resnet
+import scl_jax
+
+_OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
+_ROUNDS = flags.DEFINE_integer('rounds', 20, 'Turns of each variant.')
+_ONLY = flags.DEFINE_multi_string('only', None, 'Networks to measure.')
+
+_DENSE_BYTES, _SCL_BYTES = 28, 52
+
+
+def networks() -> dict[str, tuple[Callable[[], Any], Any, int]]:
+  """Functions that give (params, loss), a batch's shape, and steps a turn."""
+  return {
+      'LeNet-300-100, batch 128': (_lenet300, (128, 28, 28, 1), 100),
+      'ResNet-20, batch 128': (_resnet20, (128, 32, 32, 3), 2),
+      'MLP 4x(4096x4096), batch 32': (_mlp, (32, 4096), 2),
+  }
+
+
+def variants() -> dict[str, optax.GradientTransformation]:
+  """The optimizers to compare."""
+  adam = optax.adam(1e-3)
+  every_8 = scl_jax.normalize_by_feature_norm(0.92, update_every=8)
+  return {
+      'dense': adam,
+      'scl': scl_jax.sparsify(adam, scl_jax.scl(penalty=5e-3)),
+      'scl, norm every 8 steps': scl_jax.sparsify(
+          adam, scl_jax.scl(penalty=5e-3, normalizer=every_8)
+      ),
+      'scl, no norm': scl_jax.sparsify(
+          adam, scl_jax.scl(penalty=5e-3, normalizer=None)
+      ),
+      'scl, target density': scl_jax.sparsify(
+          adam, scl_jax.scl(target_density=0.01, freeze_step=10**9)
+      ),
+      'scl, frozen': scl_jax.sparsify(
+          adam, scl_jax.scl(penalty=5e-3, freeze_step=1)
+      ),
+  }
+
+
+def measure(make: Callable[[], Any], shape: Any, steps: int) -> dict[str, Any]:
+  """Times all variants on one network, taking turns."""
+  params, loss_fn = make()
+  inputs = jax.random.uniform(jax.random.key(1), shape)
+  # The scan of a convolution is 80 times slower on a CPU.
+  unroll = steps if len(shape) == 4 and shape[-1] == 3 else 1
+  runs, state_bytes = {}, {}
+  count = sum(p.size for p in jax.tree.leaves(params))
+  for name, tx in variants().items():
+    state = tx.init(params)
+    state_bytes[name] = (
+        sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / count
+    )
+    run = _make_run(tx, loss_fn, inputs, steps, unroll)
+    runs[name] = [run, (jax.tree.map(jnp.copy, params), state)]
+    update = _make_updates(tx, steps)
+    runs[name + ' update'] = [
+        update, (jax.tree.map(jnp.copy, params), tx.init(params)),
+    ]  # fmt: skip
+
+  seconds = {name: [] for name in runs}
+  for index in tqdm.trange(_ROUNDS.value + 1, disable=None):
+    for name, (run, carry) in runs.items():
+      start = time.perf_counter()
+      runs[name][1] = jax.block_until_ready(run(carry))
+      if index:  # the first one compiles
+        seconds[name].append((time.perf_counter() - start) / steps)
+
+  table = {}
+  for name in variants():
+    ratios = np.array(seconds[name]) / np.array(seconds['dense'])
+    quartiles = np.percentile(ratios, (25, 50, 75))
+    updates = float(np.median(seconds[name + ' update']))
+    dense_update = float(np.median(seconds['dense update']))
+    row = {
+        'milliseconds': 1e3 * float(np.median(seconds[name])),
+        'ratio': float(quartiles[1]),
+        'ratio_quartiles': [float(quartiles[0]), float(quartiles[2])],
+        'update_milliseconds': 1e3 * updates,
+        'state_bytes_per_parameter': state_bytes[name],
+    }
+    if name == 'scl':
+      floor = dense_update * _SCL_BYTES / _DENSE_BYTES
+      row['update_floor_milliseconds'] = 1e3 * floor
+      row['update_over_floor'] = updates / floor
+    table[name] = row
+  return table
+
+
+def _make_run(tx, loss_fn, inputs, steps, unroll):
+  def step(carry, _):
+    params, state = carry
+    grads = jax.grad(loss_fn)(params, inputs)
+    updates, state = tx.update(grads, state, params)
+    return (optax.apply_updates(params, updates), state), None
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def run(carry):
+    return jax.lax.scan(step, carry, None, steps, unroll=unroll)[0]
+
+  return run
+
+
+def _make_updates(tx, steps):
+  """The update alone; its gradients are the params, to have some at hand."""
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def update(carry):
+    params, state = carry
+    # A barrier, as the gradients of a network are arrays of their own.
+    grads = jax.lax.optimization_barrier(params)
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  def run(carry):
+    for _ in range(steps):
+      carry = update(carry)
+    return carry
+
+  return run
+
+
+def _lenet300():
+  model = lenet.LeNet300()
+  params = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+  labels = jax.random.randint(jax.random.key(2), (128,), 0, 10)
+
+  def loss_fn(params, images):
+    logits = model.apply(params, images)
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits, labels
+    ).mean()
+
+  return params, loss_fn
+
+
+def _resnet20():
+  model = resnet.ResNet(20)
+  variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  labels = jax.random.randint(jax.random.key(2), (128,), 0, 10)
+
+  def loss_fn(params, images):
+    logits, _ = model.apply(
+        {**variables, 'params': params},
+        images,
+        train=True,
+        mutable=['batch_stats'],
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits, labels
+    ).mean()
+
+  return variables['params'], loss_fn
+
+
+def _mlp():
+  keys = jax.random.split(jax.random.key(0), 4)
+  params = [
+      {'kernel': jax.random.normal(key, (4096, 4096)) / 64} for key in keys
+  ]
+
+  def loss_fn(params, x):
+    for layer in params:
+      x = jax.nn.relu(x @ layer['kernel'])
+    return jnp.mean(x**2)
+
+  return params, loss_fn
+
+
+def main(argv: list[str]) -> None:
+  """Measures, prints a table and writes JSON."""
+  del argv
+  report = {
+      'command': 'python -m experiments.benchmarks.step_time',
+      'jax': jax.__version__,
+      'device': str(jax.devices()[0]),
+      'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+      'rounds': _ROUNDS.value,
+      'networks': {},
+  }
+  for name, arguments in networks().items():
+    if _ONLY.value and not any(part in name for part in _ONLY.value):
+      continue
+    table = measure(*arguments)
+    report['networks'][name] = table
+    print(f'\n{name}')
+    for variant, row in table.items():
+      low, high = row['ratio_quartiles']
+      extra = (
+          f', update {row["update_over_floor"]:.2f} x floor'
+          if 'update_over_floor' in row
+          else ''
+      )
+      print(
+          f'  {variant:24} {row["milliseconds"]:9.3f} ms  x {row["ratio"]:.3f}'
+          f' ({low:.3f} to {high:.3f})  update'
+          f' {row["update_milliseconds"]:8.3f} ms, state'
+          f' {row["state_bytes_per_parameter"]:.1f} B/parameter{extra}'
+      )
+  if _OUTPUT.value:
+    with open(_OUTPUT.value, 'w', encoding='utf-8') as file:
+      json.dump(report, file, indent=2)
+
+
+if __name__ == '__main__':
+  app.run(main)

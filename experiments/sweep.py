@@ -1,0 +1,254 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The accuracy-density front: many densities, many seeds, one table.
+
+    python -m experiments.sweep \
+        --config=experiments/configs/mnist_lenet300_scl.py \
+        --workdir=experiments/results/mnist_lenet300_scl \
+        --config.densities='(0.02, 0.01)' --config.seeds=5
+
+Each point is one training run from the initial weights of its seed, the same at
+all densities; 1.0 in the list is the dense network. With a validation split
+(`config.validation_size`) that split is reported and the test split not read;
+without one the test split is read, once a point. `results.json` is rewritten
+after each point, and points in it are not trained again.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+import platform
+import shlex
+import sys
+from typing import Any
+
+from absl import app
+from absl import flags
+import jax
+import matplotlib.figure as mpl_figure
+import matplotlib.ticker as mpl_ticker
+from ml_collections import config_flags
+import ml_collections
+import numpy as np
+import tqdm
+
+from experiments import artifacts
+from experiments import input_pipeline
+from experiments import models
+from experiments import train
+import scl_jax
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
+
+
+def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+  """Trains every point that `results.json` does not hold yet.
+
+  Args:
+    config: With `densities` or `penalties`, and `seeds`.
+    workdir: Where `results.json`, `table.md` and `front.png` go.
+
+  Returns:
+    What is in `results.json`.
+
+  Raises:
+    ValueError: If there is nothing to do, or the workdir holds the results of
+      another config.
+  """
+  todo = [
+      (field, float(value), seed)
+      for field, values in (
+          ('target_density', config.densities),
+          ('penalty', config.penalties),
+      )
+      for value in values
+      for seed in range(config.seeds)
+  ]
+  if not todo:
+    raise ValueError(
+        'There is nothing to train: give --config.densities or '
+        '--config.penalties, such as (0.02, 0.01), and --config.seeds >= 1.'
+    )
+  os.makedirs(workdir, exist_ok=True)
+  path = os.path.join(workdir, 'results.json')
+  report = _load(path, config)
+  dataset = input_pipeline.load_dataset(
+      config.dataset,
+      validation_size=config.validation_size,
+      image_size=config.get('image_size'),
+  )
+  model = models.create_model(config.model, dataset.num_classes)
+  done = {(p['field'], p['value'], p['seed']) for p in report['points']}
+  for field, value, seed in tqdm.tqdm(todo, unit='run', disable=None):
+    if (field, value, seed) not in done:
+      point = train_point(config, model, dataset, field, value, seed)
+      report['points'].append(point)
+      artifacts.write_text(path, json.dumps(report, indent=1))
+      tqdm.tqdm.write(json.dumps(point))
+  rows = summarise(report['points'])
+  artifacts.write_text(os.path.join(workdir, 'table.md'), table(rows))
+  _plot(os.path.join(workdir, 'front.png'), rows, report['split'])
+  return report
+
+
+def train_point(
+    config: ml_collections.ConfigDict,
+    model: Any,
+    dataset: input_pipeline.Dataset,
+    field: str,
+    value: float,
+    seed: int,
+) -> dict[str, Any]:
+  """One run of the sweep, the same as a run of `experiments.main`."""
+  config = config.copy_and_resolve_references()
+  config.seed = seed
+  config[field] = value
+  if (field, value) == ('target_density', 1.0):
+    config.method = 'dense'
+  silent = dataset._replace(validation=dataset.validation.take(slice(0)))
+  run = train.fit(config, model, silent)
+  split = dataset.validation if config.validation_size else dataset.test
+  masks = train.get_masks(config, run.state)
+  before_cut = [
+      p['density'] for p in run.history if p['step'] < run.freeze_step
+  ]
+  return {
+      'field': field,
+      'value': value,
+      'seed': seed,
+      'accuracy': train.accuracy(model, run.state.params, split),
+      'density': float(scl_jax.density(masks)),
+      'live': sum(
+          int(n) for n in jax.tree.leaves(scl_jax.live_connections(masks))
+      ),
+      'density_before_freeze': before_cut[-1] if before_cut else 1.0,
+      'seconds': round(run.seconds, 1),
+  }
+
+
+def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """Mean and sample standard deviation over seeds, densest first."""
+  groups: dict[Any, list[Mapping[str, Any]]] = {}
+  for point in points:
+    groups.setdefault((point['field'], point['value']), []).append(point)
+  rows = []
+  for (field, value), group in groups.items():
+    accuracies = 100 * np.array([point['accuracy'] for point in group])
+    densities = 100 * np.array([point['density'] for point in group])
+    rows.append({
+        'field': field,
+        'value': value,
+        'seeds': len(group),
+        'accuracy': accuracies.mean(),
+        'accuracy_std': accuracies.std(ddof=1) if len(group) > 1 else np.nan,
+        'density': densities.mean(),
+        'largest_density': densities.max(),
+        'live': np.mean([point['live'] for point in group]),
+        'seconds': np.mean([point['seconds'] for point in group]),
+    })
+  return sorted(rows, key=lambda row: -row['density'])
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """The rows as Markdown."""
+  lines = [
+      '| asked for | density | live connections | accuracy | seeds | s/run |',
+      '|---|--:|--:|--:|--:|--:|',
+  ]
+  for row in rows:
+    asked = (
+        'dense'
+        if (row['field'], row['value']) == ('target_density', 1.0)
+        else f'density {100 * row["value"]:g} %'
+        if row['field'] == 'target_density'
+        else f'λ = {row["value"]:g}'
+    )
+    lines.append(
+        f'| {asked} | {row["density"]:.3g} % | {row["live"]:,.0f} | '
+        f'{row["accuracy"]:.2f} ± {row["accuracy_std"]:.2f} % | '
+        f'{row["seeds"]} | {row["seconds"]:.0f} |'
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def _load(path: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The report so far; what decides a point must be the same."""
+  settings = json.loads(config.to_json())
+  for name in ('densities', 'penalties', 'seeds', 'seed', 'target_density',
+               'penalty', 'dense_reference', 'points_per_epoch'):  # fmt: skip
+    settings.pop(name, None)
+  if os.path.exists(path):
+    with open(path, encoding='utf-8') as file:
+      report = json.load(file)
+    if report['config'] != settings:
+      different = sorted(
+          name
+          for name in {*settings, *report['config']}
+          if settings.get(name) != report['config'].get(name)
+      )
+      raise ValueError(
+          f'{path} holds results of another config; these fields differ: '
+          f'{different}. Give another --workdir.'
+      )
+    return report
+  return {
+      'command': 'python -m experiments.sweep ' + shlex.join(sys.argv[1:]),
+      'config': settings,
+      'split': 'validation' if config.validation_size else 'test',
+      'jax': jax.__version__,
+      'device': str(jax.devices()[0]),
+      'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+      'points': [],
+  }
+
+
+def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
+  figure = mpl_figure.Figure(figsize=(6, 4), layout='constrained')
+  axes = figure.subplots()
+  sparse = [row for row in rows if row['value'] != 1.0]
+  axes.errorbar(
+      [row['density'] for row in sparse],
+      [row['accuracy'] for row in sparse],
+      [row['accuracy_std'] for row in sparse],
+      color='#0b6e99', marker='o', capsize=3, label='SCL',
+  )  # fmt: skip
+  for row in rows:
+    if row['value'] == 1.0:
+      axes.axhline(row['accuracy'], color='#787774', ls='--', label='dense')
+  axes.set(
+      xscale='log', xlabel='live connections (%)', ylabel=f'{split} accuracy (%)'
+  )
+  axes.xaxis.set_major_formatter(mpl_ticker.FormatStrFormatter('%g'))
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=120)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the sweep and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  try:
+    report = sweep(_CONFIG.value, _WORKDIR.value)
+  except (ValueError, FileNotFoundError) as error:
+    raise SystemExit(f'{type(error).__name__}: {error}') from error
+  print(table(summarise(report['points'])))
+
+
+if __name__ == '__main__':
+  jax.config.config_with_absl()
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main)
