@@ -126,6 +126,8 @@ def fit(
     config: ml_collections.ConfigDict,
     model: Any,
     dataset: input_pipeline.Dataset,
+    *,
+    make_rule: Callable[[int], scl_jax.MaskRule] | None = None,
 ) -> Run:
   """Trains from scratch.
 
@@ -136,6 +138,7 @@ def fit(
     config: See `experiments/configs/`.
     model: A Linen module.
     dataset: Its train and validation splits are used.
+    make_rule: Makes another rule than the config's, from the number of steps.
 
   Returns:
     A `Run`.
@@ -155,7 +158,11 @@ def fit(
   init_key, order_key = jax.random.split(jax.random.key(config.seed))
   images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
   params = jax.jit(model.init)(init_key, normalize(images[:1]))['params']
-  tx = make_optimizer(config, num_steps)
+  optimizer = optax.adam(
+      optax.cosine_decay_schedule(config.learning_rate, num_steps)
+  )
+  rule = (make_rule or functools.partial(rule_of, config))(num_steps)
+  tx = optimizer if rule is None else scl_jax.sparsify(optimizer, rule)
   state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
   run_steps = make_run_steps(model, tx, params)
 
@@ -187,41 +194,32 @@ def fit(
   )
 
 
-def make_optimizer(
+def rule_of(
     config: ml_collections.ConfigDict, num_steps: int
-) -> optax.GradientTransformation:
-  """Adam with a cosine schedule, sparse if the method is.
+) -> scl_jax.MaskRule | None:
+  """The rule that a config describes; `None` for the dense network.
 
   Args:
     config: See `experiments/configs/`.
     num_steps: The length of the run, in steps.
 
   Returns:
-    An optax optimizer.
+    A `MaskRule`, or `None`.
 
   Raises:
     ValueError: If the method is unknown.
   """
-  schedule = optax.cosine_decay_schedule(config.learning_rate, num_steps)
-  optimizer = optax.adam(schedule)
   if config.method == 'dense':
-    return optimizer
+    return None
   if config.method == 'scl':
-    return scl_jax.sparsify(optimizer, make_rule(config, num_steps))
+    return scl_jax.scl(
+        penalty=config.penalty if config.target_density is None else None,
+        target_density=config.target_density,
+        freeze_step=freeze_step(config, num_steps),
+        **config.scl,
+    )
   raise ValueError(
       f"config.method must be 'dense' or 'scl'; got {config.method!r}."
-  )
-
-
-def make_rule(
-    config: ml_collections.ConfigDict, num_steps: int
-) -> scl_jax.MaskRule:
-  """SCL as the config describes it; the last part of the run is fine-tuning."""
-  return scl_jax.scl(
-      penalty=config.penalty if config.target_density is None else None,
-      target_density=config.target_density,
-      freeze_step=freeze_step(config, num_steps),
-      **config.scl,
   )
 
 

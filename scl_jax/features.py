@@ -66,9 +66,10 @@ def default_feature_axes(path: str, leaf: Any) -> Axes:
     return (-1,) if 'embed' in parents else (0,)
   if rank == 2 or not name.startswith('kernel') or 'conv' in parents:
     return (-1,)
-  if rank == 3 and parents.endswith(('query', 'key', 'value')):
+  parent = names[-2].lower() if len(names) > 1 else ''
+  if rank == 3 and parent in ('query', 'key', 'value'):
     return (-2, -1)
-  if rank == 3 and parents.endswith('out'):
+  if rank == 3 and parent == 'out':
     return (-1,)
   if rank == 4:  # a 2-D convolution, HWIO
     return (-1,)

@@ -20,6 +20,7 @@ such a hole as an empty subtree, so `params` must always be its first tree:
 `jax.tree.map(lambda p, m: p if m is None else p * m, params, masks)`.
 """
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,11 +105,15 @@ def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
     A list of tuples in the order of `jax.tree.leaves(tree)`.
 
   Raises:
-    ValueError: If one of `rest` has a leaf that `tree` has not.
+    ValueError: If one of `rest` has a leaf that `tree` has not, or two leaves
+      have the same path.
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   rows = [(path_string(key_path), leaf) for key_path, leaf in leaves]
   known = {path for path, _ in rows}
+  if len(known) < len(rows):
+    twice = [path for path, n in collections.Counter(p for p, _ in rows).items() if n > 1]
+    raise ValueError(f'Several leaves have the same path:\n{listing(twice)}')
   columns = []
   for other in rest:
     others, _ = jax.tree_util.tree_flatten_with_path(other)

@@ -1,0 +1,95 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Reading data sets."""
+
+import os
+
+import numpy as np
+import pytest
+
+from experiments import input_pipeline
+
+
+def test_digits():
+  dataset = input_pipeline.load_dataset('digits', validation_size=200)
+  sizes = [split.num_examples for split in dataset[:3]]
+  assert sizes == [1237, 200, 360]
+  assert dataset.num_classes == 10
+  assert dataset.train.images.shape[1:] == (8, 8, 1)
+  assert dataset.train.images.dtype == np.uint8
+  assert dataset.train.images.max() == 255
+  assert set(dataset.test.labels) == set(range(10))
+
+
+def test_splits_are_disjoint_and_fixed():
+  first = input_pipeline.load_dataset('digits', validation_size=200)
+  second = input_pipeline.load_dataset('digits', validation_size=200)
+  for a, b in zip(first[:3], second[:3], strict=True):
+    np.testing.assert_array_equal(a.images, b.images)
+  everything = input_pipeline.load_dataset('digits')
+  both = np.concatenate([first.train.images, first.validation.images])
+  key = lambda images: sorted(image.tobytes() for image in images)
+  assert key(both) == key(everything.train.images)
+
+
+def test_enlarged_images_hold_the_same_pixels():
+  small = input_pipeline.load_dataset('digits').train
+  large = input_pipeline.load_dataset('digits', image_size=28).train
+  assert large.images.shape[1:] == (28, 28, 1)
+  np.testing.assert_array_equal(large.images[:, 2:26:3, 2:26:3], small.images)
+  assert not large.images[:, :2].any()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'validation_size': 1437}, r'in \[0, 1437\).*got 1437'),
+        ({'validation_size': -1}, 'validation_size'),
+        ({'image_size': 7}, 'image_size must be at least.*8x8; got 7'),
+    ],
+)
+def test_impossible_sizes(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    input_pipeline.load_dataset('digits', **arguments)
+
+
+def test_unknown_data_set():
+  with pytest.raises(ValueError, match="got 'mnisst'"):
+    input_pipeline.load_dataset('mnisst')
+
+
+def test_data_set_that_is_not_there(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  with pytest.raises(FileNotFoundError) as error:
+    input_pipeline.load_dataset('mnist')
+  message = str(error.value)
+  assert str(tmp_path) in message
+  assert 'download_and_prepare()' in message
+  assert "builder('mnist'" in message
+
+
+@pytest.mark.skipif(
+    not os.path.isdir(
+        os.path.join(os.environ.get('TFDS_DATA_DIR', ''), 'mnist')
+    ),
+    reason='MNIST is not prepared in TFDS_DATA_DIR',
+)
+def test_real_mnist():
+  dataset = input_pipeline.load_dataset('mnist', validation_size=5000)
+  assert [s.num_examples for s in dataset[:3]] == [55_000, 5_000, 10_000]
+  assert np.bincount(dataset.test.labels).tolist() == [
+      980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
+  ]  # fmt: skip
+  assert 0.125 < dataset.test.images.mean() / 255 < 0.14
