@@ -59,32 +59,32 @@ def variants() -> dict[str, Callable[[], dict[str, Any]]]:
   """Arguments of `scl` by which each variant departs from the recipe."""
   norm = scl_jax.normalize_by_feature_norm
   estimators = {
-      f'estimator {name}': lambda name=name: {'estimator': name}
-      for name in scl_jax.ste.ESTIMATORS
-      if name != 'identity'
+    f'estimator {name}': lambda name=name: {'estimator': name}
+    for name in scl_jax.ste.ESTIMATORS
+    if name != 'identity'
   }
   return {
-      'the recipe': dict,
-      **estimators,
-      "norm of the current batch, not running": lambda: {'normalizer': norm()},
-      'norm per layer, running': lambda: {
-          'normalizer': optax.chain(norm(0.99, ()), optax.scale(_LAYER_GAIN))
-      },
-      'norm per layer, current batch': lambda: {
-          'normalizer': optax.chain(norm(None, ()), optax.scale(_LAYER_GAIN))
-      },
-      'no norm, gain 50': lambda: {'normalizer': optax.scale(50.0)},
-      'no norm, gain 500': lambda: {'normalizer': optax.scale(500.0)},
-      'norm refreshed every 8 steps': lambda: {
-          'normalizer': norm(0.92, update_every=8)
-      },
-      'penalty before the norm': lambda: {'penalty_order': 'before'},
-      'no box': lambda: {'box': None},
+    'the recipe': dict,
+    **estimators,
+    'norm of the current batch, not running': lambda: {'normalizer': norm()},
+    'norm per layer, running': lambda: {
+      'normalizer': optax.chain(norm(0.99, ()), optax.scale(_LAYER_GAIN))
+    },
+    'norm per layer, current batch': lambda: {
+      'normalizer': optax.chain(norm(None, ()), optax.scale(_LAYER_GAIN))
+    },
+    'no norm, gain 50': lambda: {'normalizer': optax.scale(50.0)},
+    'no norm, gain 500': lambda: {'normalizer': optax.scale(500.0)},
+    'norm refreshed every 8 steps': lambda: {
+      'normalizer': norm(0.92, update_every=8)
+    },
+    'penalty before the norm': lambda: {'penalty_order': 'before'},
+    'no box': lambda: {'box': None},
   }
 
 
 def measure(
-    dataset: input_pipeline.Dataset, arguments: dict[str, Any], seed: int
+  dataset: input_pipeline.Dataset, arguments: dict[str, Any], seed: int
 ) -> dict[str, float]:
   """Trains one variant; returns its validation accuracy and density."""
   config = mnist_lenet300_scl.get_config()
@@ -92,16 +92,14 @@ def measure(
   config.points_per_epoch = 1
   model = models.create_model(config.model, dataset.num_classes)
   rule_of = lambda num_steps: scl_jax.scl(
-      freeze_step=train.freeze_step(config, num_steps), **arguments
+    freeze_step=train.freeze_step(config, num_steps), **arguments
   )
   silent = dataset._replace(validation=dataset.validation.take(slice(0)))
   run = train.fit(config, model, silent, make_rule=rule_of)
   return {
-      'seed': seed,
-      'accuracy': train.accuracy(model, run.state.params, dataset.validation),
-      'density': float(
-          scl_jax.density(scl_jax.get_masks(run.state.opt_state))
-      ),
+    'seed': seed,
+    'accuracy': train.accuracy(model, run.state.params, dataset.validation),
+    'density': float(scl_jax.density(scl_jax.get_masks(run.state.opt_state))),
   }
 
 
@@ -113,8 +111,8 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
     density = 100 * np.array([p['density'] for p in points])
     spread = accuracy.std(ddof=1) if len(points) > 1 else np.nan
     lines.append(
-        f'| {name} | {accuracy.mean():.2f} ± {spread:.2f} % | '
-        f'{density.mean():.3g} % |'
+      f'| {name} | {accuracy.mean():.2f} ± {spread:.2f} % | '
+      f'{density.mean():.3g} % |'
     )
   return '\n'.join(lines)
 
@@ -125,30 +123,30 @@ def main(argv: list[str]) -> None:
   os.makedirs(_WORKDIR.value, exist_ok=True)
   path = os.path.join(_WORKDIR.value, 'results.json')
   report: dict[str, Any] = {
-      'command': 'python -m experiments.ablation ' + shlex.join(sys.argv[1:]),
-      'jax': jax.__version__,
-      'epochs': _EPOCHS.value,
-      'split': f'validation, {_VALIDATION_SIZE} training examples',
-      f'density {_DENSITY}': {},
-      f'penalty {_PENALTY}': {},
+    'command': 'python -m experiments.ablation ' + shlex.join(sys.argv[1:]),
+    'jax': jax.__version__,
+    'epochs': _EPOCHS.value,
+    'split': f'validation, {_VALIDATION_SIZE} training examples',
+    f'density {_DENSITY}': {},
+    f'penalty {_PENALTY}': {},
   }
   if os.path.exists(path):
     with open(path, encoding='utf-8') as file:
       report = json.load(file)
   dataset = input_pipeline.load_dataset(
-      'mnist', validation_size=_VALIDATION_SIZE
+    'mnist', validation_size=_VALIDATION_SIZE
   )
   setting = {
-      f'density {_DENSITY}': {'target_density': _DENSITY},
-      f'penalty {_PENALTY}': {'penalty': _PENALTY},
+    f'density {_DENSITY}': {'target_density': _DENSITY},
+    f'penalty {_PENALTY}': {'penalty': _PENALTY},
   }
   todo = [
-      (block, name, seed)
-      for block in setting
-      for name in variants()
-      for seed in range(_SEEDS.value)
-      # A fixed penalty means the same only where the scale is the same.
-      if 'density' in block or 'norm' not in name
+    (block, name, seed)
+    for block in setting
+    for name in variants()
+    for seed in range(_SEEDS.value)
+    # A fixed penalty means the same only where the scale is the same.
+    if 'density' in block or 'norm' not in name
   ]
   for block, name, seed in tqdm.tqdm(todo, unit='run', disable=None):
     points = report[block].setdefault(name, [])
@@ -157,7 +155,7 @@ def main(argv: list[str]) -> None:
       points.append(measure(dataset, arguments, seed))
       artifacts.write_text(path, json.dumps(report, indent=1))
   text = '\n\n'.join(
-      f'At {block}:\n\n{table(report[block])}' for block in setting
+    f'At {block}:\n\n{table(report[block])}' for block in setting
   )
   artifacts.write_text(os.path.join(_WORKDIR.value, 'table.md'), text + '\n')
   print(text)

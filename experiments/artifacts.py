@@ -37,14 +37,14 @@ from experiments import plots
 
 
 def write(
-    workdir: str,
-    *,
-    config: ml_collections.ConfigDict,
-    result: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
-    table: str,
-    masks: Any,
-    image_shape: tuple[int, ...],
+  workdir: str,
+  *,
+  config: ml_collections.ConfigDict,
+  result: Mapping[str, Any],
+  history: Sequence[Mapping[str, float]],
+  table: str,
+  masks: Any,
+  image_shape: tuple[int, ...],
 ) -> None:
   """Writes all of them.
 
@@ -59,10 +59,10 @@ def write(
   """
   lines = ''.join(json.dumps(point) + '\n' for point in history)
   for name, text in {
-      'config.json': config.to_json(indent=2),
-      'result.json': json.dumps(result, indent=2),
-      'metrics.jsonl': lines,
-      'table.md': table + '\n',
+    'config.json': config.to_json(indent=2),
+    'result.json': json.dumps(result, indent=2),
+    'metrics.jsonl': lines,
+    'table.md': table + '\n',
   }.items():
     write_text(os.path.join(workdir, name), text)
   plots.training(os.path.join(workdir, 'training.png'), history)

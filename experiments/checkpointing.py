@@ -55,5 +55,5 @@ def restore(workdir: str, like: Any) -> Any:
     raise FileNotFoundError(f'There is no checkpoint in {path}.')
   with ocp.StandardCheckpointer() as checkpointer:
     return checkpointer.restore(
-        path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+      path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     )

@@ -63,7 +63,7 @@ def steps_to_return(derivative: Derivative, start: float = -1.5) -> int | None:
 
   with jax.enable_x64(True):
     m, count = jax.lax.while_loop(
-        is_closed, body, (jnp.asarray(start, jnp.float64), 0)
+      is_closed, body, (jnp.asarray(start, jnp.float64), 0)
     )
   return int(count) if m > 0 else None
 
@@ -79,7 +79,7 @@ def share_stuck(derivative: Derivative) -> float:
     and +1 for open masks that should be closed.
   """
   starts = np.concatenate(
-      [np.linspace(-8, -0.01, 60), np.linspace(0.01, 8, 60)]
+    [np.linspace(-8, -0.01, 60), np.linspace(0.01, 8, 60)]
   ).astype(np.float32)
 
   def body(_, m):
@@ -112,16 +112,16 @@ def share_open(derivative: Derivative, optimum: float) -> float:
 def table() -> str:
   """All of it, as Markdown."""
   lines = [
-      '| estimator | stuck | return | open at 0.3 | open at 0.7 |',
-      '|---|--:|--:|--:|--:|',
+    '| estimator | stuck | return | open at 0.3 | open at 0.7 |',
+    '|---|--:|--:|--:|--:|',
   ]
   for name, derivative in ste.ESTIMATORS.items():
     count = steps_to_return(derivative)
     lines.append(
-        f'| {name} | {share_stuck(derivative):.0%} | '
-        f'{"never" if count is None else f"{count:,}"} | '
-        f'{share_open(derivative, 0.3):.3f} | '
-        f'{share_open(derivative, 0.7):.3f} |'
+      f'| {name} | {share_stuck(derivative):.0%} | '
+      f'{"never" if count is None else f"{count:,}"} | '
+      f'{share_open(derivative, 0.3):.3f} | '
+      f'{share_open(derivative, 0.7):.3f} |'
     )
   return '\n'.join(lines)
 

@@ -59,7 +59,7 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(
-    name: str, *, validation_size: int = 0, image_size: int | None = None
+  name: str, *, validation_size: int = 0, image_size: int | None = None
 ) -> Dataset:
   """Reads a data set.
 
@@ -81,17 +81,17 @@ def load_dataset(
       fetches it.
   """
   train, test, num_classes = (
-      _load_digits() if name == 'digits' else _load_tfds(name)
+    _load_digits() if name == 'digits' else _load_tfds(name)
   )
   if not 0 <= validation_size < train.num_examples:
     raise ValueError(
-        f'validation_size must be in [0, {train.num_examples}), the number of '
-        f'training examples of {name!r}; got {validation_size}.'
+      f'validation_size must be in [0, {train.num_examples}), the number of '
+      f'training examples of {name!r}; got {validation_size}.'
     )
   order = np.random.default_rng(0).permutation(train.num_examples)
   validation, train = (
-      train.take(order[:validation_size]),
-      train.take(np.sort(order[validation_size:])),
+    train.take(order[:validation_size]),
+    train.take(np.sort(order[validation_size:])),
   )
   splits = (train, validation, test)
   if image_size is not None:
@@ -108,7 +108,7 @@ def _load_digits() -> tuple[Split, Split, int]:
   images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
   labels = digits.target.astype(np.int32)
   train, test = model_selection.train_test_split(
-      np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
+    np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
   )
   everything = Split(images, labels)
   return everything.take(np.sort(train)), everything.take(np.sort(test)), 10
@@ -124,24 +124,24 @@ def _load_tfds(name: str) -> tuple[Split, Split, int]:
     splits = builder.info.splits
   except tfds.core.registered.DatasetNotFoundError as error:
     raise ValueError(
-        f"config.dataset must be 'digits' or a data set of TensorFlow Datasets;"
-        f' got {name!r}.'
+      f"config.dataset must be 'digits' or a data set of TensorFlow Datasets;"
+      f' got {name!r}.'
     ) from error
   if not {'train', 'test'} <= set(splits):
     raise FileNotFoundError(
-        f'{name!r} is not prepared in {folder} (TFDS_DATA_DIR). Reading it '
-        'needs no TensorFlow, preparing it once does:\n'
-        '  pip install tensorflow-cpu && python -c "import '
-        f"tensorflow_datasets as tfds; tfds.builder('{name}', "
-        f"data_dir='{folder}', file_format='array_record')"
-        '.download_and_prepare()"\n'
-        "Or take the embedded data set: config.dataset='digits'."
+      f'{name!r} is not prepared in {folder} (TFDS_DATA_DIR). Reading it '
+      'needs no TensorFlow, preparing it once does:\n'
+      '  pip install tensorflow-cpu && python -c "import '
+      f"tensorflow_datasets as tfds; tfds.builder('{name}', "
+      f"data_dir='{folder}', file_format='array_record')"
+      '.download_and_prepare()"\n'
+      "Or take the embedded data set: config.dataset='digits'."
     )
   logging.info('Reading %s from %s', name, folder)
   return (
-      _read_split(builder, 'train'),
-      _read_split(builder, 'test'),
-      builder.info.features['label'].num_classes,
+    _read_split(builder, 'train'),
+    _read_split(builder, 'test'),
+    builder.info.features['label'].num_classes,
   )
 
 
@@ -163,11 +163,11 @@ def _enlarge(images: np.ndarray, size: int) -> np.ndarray:
   factor = size // max(height, width)
   if factor < 1:
     raise ValueError(
-        f'image_size must be at least that of the images, {height}x{width}; '
-        f'got {size}.'
+      f'image_size must be at least that of the images, {height}x{width}; '
+      f'got {size}.'
     )
   images = images.repeat(factor, axis=1).repeat(factor, axis=2)
   borders = [
-      ((size - d) // 2, size - d - (size - d) // 2) for d in images.shape[1:3]
+    ((size - d) // 2, size - d - (size - d) // 2) for d in images.shape[1:3]
   ]
   return np.pad(images, [(0, 0), *borders, (0, 0)])

@@ -14,7 +14,7 @@
 # ==============================================================================
 """The command line: flags only. `experiments.train` does the work.
 
-    python -m experiments.main --config=experiments/configs/digits_mlp_scl.py \
+python -m experiments.main --config=experiments/configs/digits_mlp_scl.py \
         --workdir=workdirs/digits --config.seed=1
 """
 
@@ -29,7 +29,7 @@ from ml_collections import config_flags
 from experiments import train
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'The experiment; change fields by --config.field=value.'
+  'config', None, 'The experiment; change fields by --config.field=value.'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
 
@@ -49,12 +49,12 @@ def main(argv: list[str]) -> None:
     print('\n' + file.read())
   if 'dense_test_accuracy' in result:
     print(
-        f'dense   test accuracy {result["dense_test_accuracy"]:.2%}, '
-        f'{result["dense_seconds"]:.1f} s'
+      f'dense   test accuracy {result["dense_test_accuracy"]:.2%}, '
+      f'{result["dense_seconds"]:.1f} s'
     )
   print(
-      f'{_CONFIG.value.method:7} test accuracy {result["test_accuracy"]:.2%}, '
-      f'{result["seconds"]:.1f} s, density {result["density"]:.2%}'
+    f'{_CONFIG.value.method:7} test accuracy {result["test_accuracy"]:.2%}, '
+    f'{result["seconds"]:.1f} s, density {result["density"]:.2%}'
   )
   print(f'Everything is in {_WORKDIR.value}')
 

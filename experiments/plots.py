@@ -46,10 +46,10 @@ def training(path: str, history: Sequence[Mapping[str, float]]) -> None:
   if known:
     accuracy = upper.twinx()
     accuracy.plot(
-        [point['step'] for point in known],
-        [100 * point['validation_accuracy'] for point in known],
-        color=_BLUE,
-        marker='.',
+      [point['step'] for point in known],
+      [100 * point['validation_accuracy'] for point in known],
+      color=_BLUE,
+      marker='.',
     )
     accuracy.set_ylabel('validation accuracy (%)', color=_BLUE)
   lower.plot(steps, [point['density'] for point in history], color=_ORANGE)
@@ -66,11 +66,9 @@ def layers(path: str, masks: Any) -> None:
     masks: As `scl_jax.get_masks` gives them.
   """
   names = tree_lib.paths(masks)
-  densities = [
-      float(d) for d in jax.tree.leaves(scl_jax.layer_density(masks))
-  ]
+  densities = [float(d) for d in jax.tree.leaves(scl_jax.layer_density(masks))]
   figure = mpl_figure.Figure(
-      figsize=(8, 1 + 0.35 * len(names)), layout='constrained'
+    figsize=(8, 1 + 0.35 * len(names)), layout='constrained'
   )
   axes = figure.subplots()
   bars = axes.barh(names, densities, color=_ORANGE)

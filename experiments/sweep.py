@@ -39,8 +39,8 @@ from absl import flags
 import jax
 import matplotlib.figure as mpl_figure
 import matplotlib.ticker as mpl_ticker
-from ml_collections import config_flags
 import ml_collections
+from ml_collections import config_flags
 import numpy as np
 import tqdm
 
@@ -69,26 +69,26 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       another config.
   """
   todo = [
-      (field, float(value), seed)
-      for field, values in (
-          ('target_density', config.densities),
-          ('penalty', config.penalties),
-      )
-      for value in values
-      for seed in range(config.seeds)
+    (field, float(value), seed)
+    for field, values in (
+      ('target_density', config.densities),
+      ('penalty', config.penalties),
+    )
+    for value in values
+    for seed in range(config.seeds)
   ]
   if not todo:
     raise ValueError(
-        'There is nothing to train: give --config.densities or '
-        '--config.penalties, such as (0.02, 0.01), and --config.seeds >= 1.'
+      'There is nothing to train: give --config.densities or '
+      '--config.penalties, such as (0.02, 0.01), and --config.seeds >= 1.'
     )
   os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, 'results.json')
   report = _load(path, config)
   dataset = input_pipeline.load_dataset(
-      config.dataset,
-      validation_size=config.validation_size,
-      image_size=config.get('image_size'),
+    config.dataset,
+    validation_size=config.validation_size,
+    image_size=config.get('image_size'),
   )
   model = models.create_model(config.model, dataset.num_classes)
   done = {(p['field'], p['value'], p['seed']) for p in report['points']}
@@ -105,12 +105,12 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def train_point(
-    config: ml_collections.ConfigDict,
-    model: Any,
-    dataset: input_pipeline.Dataset,
-    field: str,
-    value: float,
-    seed: int,
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  field: str,
+  value: float,
+  seed: int,
 ) -> dict[str, Any]:
   """One run of the sweep, the same as a run of `experiments.main`."""
   config = config.copy_and_resolve_references()
@@ -123,19 +123,19 @@ def train_point(
   split = dataset.validation if config.validation_size else dataset.test
   masks = train.get_masks(config, run.state)
   before_cut = [
-      p['density'] for p in run.history if p['step'] < run.freeze_step
+    p['density'] for p in run.history if p['step'] < run.freeze_step
   ]
   return {
-      'field': field,
-      'value': value,
-      'seed': seed,
-      'accuracy': train.accuracy(model, run.state.params, split),
-      'density': float(scl_jax.density(masks)),
-      'live': sum(
-          int(n) for n in jax.tree.leaves(scl_jax.live_connections(masks))
-      ),
-      'density_before_freeze': before_cut[-1] if before_cut else 1.0,
-      'seconds': round(run.seconds, 1),
+    'field': field,
+    'value': value,
+    'seed': seed,
+    'accuracy': train.accuracy(model, run.state.params, split),
+    'density': float(scl_jax.density(masks)),
+    'live': sum(
+      int(n) for n in jax.tree.leaves(scl_jax.live_connections(masks))
+    ),
+    'density_before_freeze': before_cut[-1] if before_cut else 1.0,
+    'seconds': round(run.seconds, 1),
   }
 
 
@@ -148,7 +148,8 @@ def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
   for (field, value), group in groups.items():
     accuracies = 100 * np.array([point['accuracy'] for point in group])
     densities = 100 * np.array([point['density'] for point in group])
-    rows.append({
+    rows.append(
+      {
         'field': field,
         'value': value,
         'seeds': len(group),
@@ -158,28 +159,29 @@ def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         'largest_density': densities.max(),
         'live': np.mean([point['live'] for point in group]),
         'seconds': np.mean([point['seconds'] for point in group]),
-    })
+      }
+    )
   return sorted(rows, key=lambda row: -row['density'])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
   """The rows as Markdown."""
   lines = [
-      '| asked for | density | live connections | accuracy | seeds | s/run |',
-      '|---|--:|--:|--:|--:|--:|',
+    '| asked for | density | live connections | accuracy | seeds | s/run |',
+    '|---|--:|--:|--:|--:|--:|',
   ]
   for row in rows:
     asked = (
-        'dense'
-        if (row['field'], row['value']) == ('target_density', 1.0)
-        else f'density {100 * row["value"]:g} %'
-        if row['field'] == 'target_density'
-        else f'λ = {row["value"]:g}'
+      'dense'
+      if (row['field'], row['value']) == ('target_density', 1.0)
+      else f'density {100 * row["value"]:g} %'
+      if row['field'] == 'target_density'
+      else f'λ = {row["value"]:g}'
     )
     lines.append(
-        f'| {asked} | {row["density"]:.3g} % | {row["live"]:,.0f} | '
-        f'{row["accuracy"]:.2f} ± {row["accuracy_std"]:.2f} % | '
-        f'{row["seeds"]} | {row["seconds"]:.0f} |'
+      f'| {asked} | {row["density"]:.3g} % | {row["live"]:,.0f} | '
+      f'{row["accuracy"]:.2f} ± {row["accuracy_std"]:.2f} % | '
+      f'{row["seeds"]} | {row["seconds"]:.0f} |'
     )
   return '\n'.join(lines) + '\n'
 
@@ -195,23 +197,23 @@ def _load(path: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
       report = json.load(file)
     if report['config'] != settings:
       different = sorted(
-          name
-          for name in {*settings, *report['config']}
-          if settings.get(name) != report['config'].get(name)
+        name
+        for name in {*settings, *report['config']}
+        if settings.get(name) != report['config'].get(name)
       )
       raise ValueError(
-          f'{path} holds results of another config; these fields differ: '
-          f'{different}. Give another --workdir.'
+        f'{path} holds results of another config; these fields differ: '
+        f'{different}. Give another --workdir.'
       )
     return report
   return {
-      'command': 'python -m experiments.sweep ' + shlex.join(sys.argv[1:]),
-      'config': settings,
-      'split': 'validation' if config.validation_size else 'test',
-      'jax': jax.__version__,
-      'device': str(jax.devices()[0]),
-      'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-      'points': [],
+    'command': 'python -m experiments.sweep ' + shlex.join(sys.argv[1:]),
+    'config': settings,
+    'split': 'validation' if config.validation_size else 'test',
+    'jax': jax.__version__,
+    'device': str(jax.devices()[0]),
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'points': [],
   }
 
 
@@ -229,7 +231,7 @@ def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
     if row['value'] == 1.0:
       axes.axhline(row['accuracy'], color='#787774', ls='--', label='dense')
   axes.set(
-      xscale='log', xlabel='live connections (%)', ylabel=f'{split} accuracy (%)'
+    xscale='log', xlabel='live connections (%)', ylabel=f'{split} accuracy (%)'
   )
   axes.xaxis.set_major_formatter(mpl_ticker.FormatStrFormatter('%g'))
   axes.grid(alpha=0.3)

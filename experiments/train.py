@@ -67,7 +67,7 @@ class Run(NamedTuple):
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict, workdir: str
 ) -> dict[str, Any]:
   """Trains a network, evaluates it once on the test split, writes the results.
 
@@ -80,9 +80,9 @@ def train_and_evaluate(
   """
   os.makedirs(workdir, exist_ok=True)
   dataset = input_pipeline.load_dataset(
-      config.dataset,
-      validation_size=config.validation_size,
-      image_size=config.get('image_size'),
+    config.dataset,
+    validation_size=config.validation_size,
+    image_size=config.get('image_size'),
   )
   model = models.create_model(config.model, dataset.num_classes)
   result: dict[str, Any] = {'seed': config.seed}
@@ -92,7 +92,7 @@ def train_and_evaluate(
     dense_config.method = 'dense'
     dense = fit(dense_config, model, dataset)
     result['dense_test_accuracy'] = accuracy(
-        model, dense.state.params, dataset.test
+      model, dense.state.params, dataset.test
     )
     result['dense_seconds'] = dense.seconds
 
@@ -105,29 +105,29 @@ def train_and_evaluate(
   checkpointing.save(workdir, {'params': run.state.params, 'masks': masks})
   image_shape = (1, *dataset.train.images.shape[1:])
   costs = scl_jax.costs(
-      lambda params, x: model.apply({'params': params}, x),
-      run.state.params,
-      jnp.zeros(image_shape),
+    lambda params, x: model.apply({'params': params}, x),
+    run.state.params,
+    jnp.zeros(image_shape),
   )
   artifacts.write(
-      workdir,
-      config=config,
-      result=result,
-      history=run.history,
-      table=scl_jax.summary(run.state.params, masks, costs=costs),
-      masks=masks,
-      image_shape=image_shape[1:],
+    workdir,
+    config=config,
+    result=result,
+    history=run.history,
+    table=scl_jax.summary(run.state.params, masks, costs=costs),
+    masks=masks,
+    image_shape=image_shape[1:],
   )
   logging.info('Wrote %s', workdir)
   return result
 
 
 def fit(
-    config: ml_collections.ConfigDict,
-    model: Any,
-    dataset: input_pipeline.Dataset,
-    *,
-    make_rule: Callable[[int], scl_jax.MaskRule] | None = None,
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  *,
+  make_rule: Callable[[int], scl_jax.MaskRule] | None = None,
 ) -> Run:
   """Trains from scratch.
 
@@ -147,8 +147,8 @@ def fit(
   train, batch_size = dataset.train, config.batch_size
   if not 0 < batch_size <= train.num_examples:
     raise ValueError(
-        'config.batch_size must be between 1 and the number of training '
-        f'examples, {train.num_examples}; got {batch_size}.'
+      'config.batch_size must be between 1 and the number of training '
+      f'examples, {train.num_examples}; got {batch_size}.'
     )
   if config.epochs < 1:
     raise ValueError(f'config.epochs must be >= 1, got {config.epochs}.')
@@ -159,7 +159,7 @@ def fit(
   images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
   params = jax.jit(model.init)(init_key, normalize(images[:1]))['params']
   optimizer = optax.adam(
-      optax.cosine_decay_schedule(config.learning_rate, num_steps)
+    optax.cosine_decay_schedule(config.learning_rate, num_steps)
   )
   rule = (make_rule or functools.partial(rule_of, config))(num_steps)
   tx = optimizer if rule is None else scl_jax.sparsify(optimizer, rule)
@@ -170,32 +170,32 @@ def fit(
   with tqdm.tqdm(total=num_steps, unit='step', disable=None) as bar:
     bar.set_description(f'{config.method}, seed {config.seed}')
     for epoch, rows, ends_epoch in batches(
-        order_key, train.num_examples, batch_size, config
+      order_key, train.num_examples, batch_size, config
     ):
       state, loss = run_steps(state, images, labels, rows)
       point = {
-          'step': int(state.step),
-          'epoch': epoch,
-          'loss': float(loss),
-          'density': float(scl_jax.density(get_masks(config, state))),
+        'step': int(state.step),
+        'epoch': epoch,
+        'loss': float(loss),
+        'density': float(scl_jax.density(get_masks(config, state))),
       }
       if dataset.validation.num_examples and ends_epoch:
         point['validation_accuracy'] = accuracy(
-            model, state.params, dataset.validation
+          model, state.params, dataset.validation
         )
       history.append(point)
       bar.update(len(rows))
       bar.set_postfix({k: f'{v:.4f}' for k, v in point.items() if k != 'step'})
   return Run(
-      state,
-      history,
-      freeze_step(config, num_steps),
-      time.perf_counter() - start,
+    state,
+    history,
+    freeze_step(config, num_steps),
+    time.perf_counter() - start,
   )
 
 
 def rule_of(
-    config: ml_collections.ConfigDict, num_steps: int
+  config: ml_collections.ConfigDict, num_steps: int
 ) -> scl_jax.MaskRule | None:
   """The rule that a config describes; `None` for the dense network.
 
@@ -213,13 +213,13 @@ def rule_of(
     return None
   if config.method == 'scl':
     return scl_jax.scl(
-        penalty=config.penalty if config.target_density is None else None,
-        target_density=config.target_density,
-        freeze_step=freeze_step(config, num_steps),
-        **config.scl,
+      penalty=config.penalty if config.target_density is None else None,
+      target_density=config.target_density,
+      freeze_step=freeze_step(config, num_steps),
+      **config.scl,
     )
   raise ValueError(
-      f"config.method must be 'dense' or 'scl'; got {config.method!r}."
+    f"config.method must be 'dense' or 'scl'; got {config.method!r}."
   )
 
 
@@ -229,7 +229,7 @@ def freeze_step(config: ml_collections.ConfigDict, num_steps: int) -> int:
 
 
 def make_run_steps(
-    model: Any, tx: optax.GradientTransformation, params: Any
+  model: Any, tx: optax.GradientTransformation, params: Any
 ) -> Callable[..., tuple[TrainState, jax.Array]]:
   """A function that takes several training steps and gives their mean loss.
 
@@ -241,7 +241,7 @@ def make_run_steps(
     def loss_fn(params):
       logits = model.apply({'params': params}, normalize(images[rows]))
       return optax.softmax_cross_entropy_with_integer_labels(
-          logits, labels[rows]
+        logits, labels[rows]
       ).mean()
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
@@ -265,7 +265,7 @@ def make_run_steps(
   @functools.partial(jax.jit, donate_argnums=0)
   def scan_steps(state, images, labels, rows):
     state, losses = jax.lax.scan(
-        lambda state, one: step(state, images, labels, one), state, rows
+      lambda state, one: step(state, images, labels, one), state, rows
     )
     return state, losses.mean()
 
@@ -273,10 +273,10 @@ def make_run_steps(
 
 
 def batches(
-    key: jax.Array,
-    num_examples: int,
-    batch_size: int,
-    config: ml_collections.ConfigDict,
+  key: jax.Array,
+  num_examples: int,
+  batch_size: int,
+  config: ml_collections.ConfigDict,
 ) -> Iterator[tuple[int, np.ndarray, bool]]:
   """The rows of each batch, in as many parts an epoch as metrics are taken.
 
@@ -321,7 +321,7 @@ def get_masks(config: ml_collections.ConfigDict, state: TrainState) -> Any:
     return scl_jax.get_masks(state.opt_state)
   chosen = scl_jax.prunable(state.params)
   return jax.tree.map(
-      lambda p, is_prunable: jnp.ones_like(p) if is_prunable else None,
-      state.params,
-      chosen,
+    lambda p, is_prunable: jnp.ones_like(p) if is_prunable else None,
+    state.params,
+    chosen,
   )

@@ -31,19 +31,19 @@ from scl_jax.metrics import layer_density as layer_density
 from scl_jax.metrics import live_connections as live_connections
 from scl_jax.prunable import prunable as prunable
 from scl_jax.regularizers import connection_count as connection_count
-from scl_jax.rules import scl as scl
 from scl_jax.rules import SCLState as SCLState
+from scl_jax.rules import scl as scl
+from scl_jax.sparsify import MaskRule as MaskRule
+from scl_jax.sparsify import SparsifyState as SparsifyState
 from scl_jax.sparsify import get_masks as get_masks
 from scl_jax.sparsify import get_sparsify_state as get_sparsify_state
-from scl_jax.sparsify import MaskRule as MaskRule
 from scl_jax.sparsify import sparsify as sparsify
-from scl_jax.sparsify import SparsifyState as SparsifyState
 from scl_jax.ste import unit_step as unit_step
 from scl_jax.summary import summary as summary
 from scl_jax.transforms import add_connection_penalty as add_connection_penalty
 from scl_jax.transforms import keep_params_in_box as keep_params_in_box
 from scl_jax.transforms import (
-    normalize_by_feature_norm as normalize_by_feature_norm,
+  normalize_by_feature_norm as normalize_by_feature_norm,
 )
 
 __version__ = '0.1.0'

@@ -60,14 +60,14 @@ def init_control(target: ArrayLike, initial: ArrayLike = 0.05) -> ControlState:
     A `ControlState`.
   """
   return ControlState(
-      target=jnp.asarray(target, jnp.float32),
-      scale=jnp.zeros((), jnp.float32),
-      integral=jnp.asarray(initial, jnp.float32),
+    target=jnp.asarray(target, jnp.float32),
+    scale=jnp.zeros((), jnp.float32),
+    integral=jnp.asarray(initial, jnp.float32),
   )
 
 
 def goal_density(
-    count: ArrayLike, target: ArrayLike, ramp_steps: ArrayLike
+  count: ArrayLike, target: ArrayLike, ramp_steps: ArrayLike
 ) -> jax.Array:
   """The density to have at a step: from 1 to the target, in equal ratios.
 
@@ -108,14 +108,14 @@ def measure_scale(state: ControlState, gradients: object) -> ControlState:
 
 
 def update_control(
-    state: ControlState,
-    count: ArrayLike,
-    density: ArrayLike,
-    *,
-    num_steps: ArrayLike,
-    ramp_steps: ArrayLike,
-    proportional: ArrayLike = 0.75,
-    integral: ArrayLike = 10.0,
+  state: ControlState,
+  count: ArrayLike,
+  density: ArrayLike,
+  *,
+  num_steps: ArrayLike,
+  ramp_steps: ArrayLike,
+  proportional: ArrayLike = 0.75,
+  integral: ArrayLike = 10.0,
 ) -> tuple[jax.Array, ControlState]:
   """One step of the controller.
 

@@ -67,15 +67,15 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
   for index, count in _products(jaxpr, origins, data, sizes):
     macs[index] += count
   return jax.tree.unflatten(
-      treedef, [m / max(1, size) for m, size in zip(macs, sizes, strict=True)]
+    treedef, [m / max(1, size) for m, size in zip(macs, sizes, strict=True)]
   )
 
 
 def _products(
-    jaxpr: core.Jaxpr,
-    origins: dict[Any, int],
-    data: set[Any],
-    sizes: list[int],
+  jaxpr: core.Jaxpr,
+  origins: dict[Any, int],
+  data: set[Any],
+  sizes: list[int],
 ) -> Iterator[tuple[int, float]]:
   """Yields (leaf, MACs) for each product that a leaf enters.
 
@@ -106,19 +106,19 @@ def _products(
 
 
 def _call(
-    eqn: core.JaxprEqn,
-    body: core.Jaxpr,
-    origins: dict[Any, int],
-    data: set[Any],
-    sizes: list[int],
+  eqn: core.JaxprEqn,
+  body: core.Jaxpr,
+  origins: dict[Any, int],
+  data: set[Any],
+  sizes: list[int],
 ) -> Iterator[tuple[int, float]]:
   """`_products` of a body; `origins` and `data` get what it returns."""
   # Leading operands that the body does not see, such as a predicate.
   operands = eqn.invars[len(eqn.invars) - len(body.invars) :]
   pairs = [
-      (inner, outer)
-      for inner, outer in zip(body.invars, operands, strict=True)
-      if not isinstance(outer, core.Literal)
+    (inner, outer)
+    for inner, outer in zip(body.invars, operands, strict=True)
+    if not isinstance(outer, core.Literal)
   ]
   inner_origins = {i: origins[o] for i, o in pairs if o in origins}
   inner_data = {i for i, o in pairs if o in data}
@@ -163,10 +163,10 @@ def _bodies(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
   """The jaxprs that an equation calls; more than one for a `cond`."""
   values = eqn.params.items()
   return [
-      jaxpr
-      for key, value in values
-      if key != 'cond_jaxpr'
-      for item in (value if isinstance(value, (tuple, list)) else (value,))
-      for jaxpr in [item.jaxpr if isinstance(item, core.ClosedJaxpr) else item]
-      if isinstance(jaxpr, core.Jaxpr) and len(jaxpr.invars) <= len(eqn.invars)
+    jaxpr
+    for key, value in values
+    if key != 'cond_jaxpr'
+    for item in (value if isinstance(value, (tuple, list)) else (value,))
+    for jaxpr in [item.jaxpr if isinstance(item, core.ClosedJaxpr) else item]
+    if isinstance(jaxpr, core.Jaxpr) and len(jaxpr.invars) <= len(eqn.invars)
   ]

@@ -39,9 +39,13 @@ import jax.numpy as jnp
 from scl_jax import tree as tree_lib
 
 Axes = tuple[int, ...]
-FeatureAxes = None | int | Axes | Mapping[str, int | Axes] | Callable[
-    [str, Any], int | Axes
-]
+FeatureAxes = (
+  None
+  | int
+  | Axes
+  | Mapping[str, int | Axes]
+  | Callable[[str, Any], int | Axes]
+)
 
 
 def default_feature_axes(path: str, leaf: Any) -> Axes:
@@ -74,15 +78,15 @@ def default_feature_axes(path: str, leaf: Any) -> Axes:
   if rank == 4:  # a 2-D convolution, HWIO
     return (-1,)
   raise ValueError(
-      f'The feature axes of {path!r}, shape {jnp.shape(leaf)}, do not follow '
-      'from its name. State them, for example '
-      f"feature_axes={{'{re.escape(path)}': (-1,)}} for a convolution or "
-      '(-2, -1) for a projection onto heads.'
+    f'The feature axes of {path!r}, shape {jnp.shape(leaf)}, do not follow '
+    'from its name. State them, for example '
+    f"feature_axes={{'{re.escape(path)}': (-1,)}} for a convolution or "
+    '(-2, -1) for a projection onto heads.'
   )
 
 
 def resolve_feature_axes(
-    feature_axes: FeatureAxes = None,
+  feature_axes: FeatureAxes = None,
 ) -> Callable[[str, Any], Axes]:
   """Turns a description of feature axes into a function of path and leaf.
 
@@ -136,9 +140,9 @@ def check_feature_axes(feature_axes: FeatureAxes, weights: tree_lib.PyTree):
     for pattern in feature_axes:
       if not any(re.fullmatch(pattern, path) for path in paths):
         raise ValueError(
-            f'feature_axes pattern {pattern!r} matches no prunable leaf; it is '
-            'a regular expression for the whole path. The paths are:\n'
-            f'{tree_lib.listing(paths)}'
+          f'feature_axes pattern {pattern!r} matches no prunable leaf; it is '
+          'a regular expression for the whole path. The paths are:\n'
+          f'{tree_lib.listing(paths)}'
         )
 
 
@@ -147,8 +151,8 @@ def _normalise(axes: int | Axes, path: str, leaf: Any) -> Axes:
   axes = (axes,) if isinstance(axes, int) else tuple(axes)
   if any(not -rank <= axis < rank for axis in axes):
     raise ValueError(
-        f'feature_axes {axes} are out of range for {path!r}, which has shape '
-        f'{jnp.shape(leaf)}.'
+      f'feature_axes {axes} are out of range for {path!r}, which has shape '
+      f'{jnp.shape(leaf)}.'
     )
   positive = sorted({axis % rank for axis in axes})
   if len(positive) != len(axes):

@@ -40,12 +40,12 @@ Granularity = str | tuple[int, ...]
 
 
 def init_mask_params(
-    weights: PyTree,
-    *,
-    prunable: Prunable = None,
-    init_value: float = 0.3,
-    granularity: Granularity = 'connection',
-    feature_axes: features.FeatureAxes = None,
+  weights: PyTree,
+  *,
+  prunable: Prunable = None,
+  init_value: float = 0.3,
+  granularity: Granularity = 'connection',
+  feature_axes: features.FeatureAxes = None,
 ) -> PyTree:
   """Mask variables m for the prunable leaves of `weights`.
 
@@ -91,10 +91,10 @@ def init_mask_params(
 
 
 def effective_params(
-    weights: PyTree,
-    mask_params: PyTree,
-    *,
-    estimator: ste.Estimator = 'identity',
+  weights: PyTree,
+  mask_params: PyTree,
+  *,
+  estimator: ste.Estimator = 'identity',
 ) -> PyTree:
   """What the model is applied with: weights * S(mask_params).
 
@@ -125,7 +125,7 @@ def effective_params(
 
 
 def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
-  """params * masks.
+  """Params * masks.
 
   Args:
     params: Any pytree of arrays.
@@ -150,14 +150,14 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     return leaf * mask.astype(jnp.result_type(leaf))
 
   leaves = [
-      apply(path, leaf, mask)
-      for path, leaf, mask in tree_lib.zip_leaves(params, masks)
+    apply(path, leaf, mask)
+    for path, leaf, mask in tree_lib.zip_leaves(params, masks)
   ]
   return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def expand(
-    values: jax.Array, shape: tuple[int, ...], path: str = ''
+  values: jax.Array, shape: tuple[int, ...], path: str = ''
 ) -> jax.Array:
   """Gives each connection the value of its mask variable.
 
@@ -213,20 +213,20 @@ def contract(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       continue
     segments = jnp.arange(size) // run
     values = jnp.moveaxis(
-        jax.ops.segment_sum(
-            jnp.moveaxis(values, axis, 0),
-            segments,
-            num_segments=count,
-            indices_are_sorted=True,
-        ),
-        0,
-        axis,
+      jax.ops.segment_sum(
+        jnp.moveaxis(values, axis, 0),
+        segments,
+        num_segments=count,
+        indices_are_sorted=True,
+      ),
+      0,
+      axis,
     )
   return values
 
 
 def variable_sizes(
-    shape: tuple[int, ...], weight_shape: tuple[int, ...]
+  shape: tuple[int, ...], weight_shape: tuple[int, ...]
 ) -> np.ndarray:
   """How many connections each mask variable stands for.
 
@@ -246,34 +246,34 @@ def variable_sizes(
     if run > 1:
       counts = np.bincount(np.arange(weight_shape[axis]) // run)
       sizes = sizes * np.expand_dims(
-          counts.astype(np.int32),
-          [other for other in range(len(shape)) if other != axis],
+        counts.astype(np.int32),
+        [other for other in range(len(shape)) if other != axis],
       )
   return sizes
 
 
 def _runs(small, large, path):
   if len(small) == len(large) and all(
-      0 < n <= d or n == d for n, d in zip(small, large, strict=True)
+    0 < n <= d or n == d for n, d in zip(small, large, strict=True)
   ):
     runs = tuple(-(-d // max(n, 1)) for n, d in zip(small, large, strict=True))
     if all(
-        -(-d // run) == n if d else True
-        for n, d, run in zip(small, large, runs, strict=True)
+      -(-d // run) == n if d else True
+      for n, d, run in zip(small, large, runs, strict=True)
     ):
       return runs
   raise ValueError(
-      f'masks of shape {small} do not fit the weight {path!r} of shape '
-      f'{large}: each axis needs one entry for each connection, or for each '
-      'run of equal length.'
+    f'masks of shape {small} do not fit the weight {path!r} of shape '
+    f'{large}: each axis needs one entry for each connection, or for each '
+    'run of equal length.'
   )
 
 
 def _variable_shape(
-    path: str,
-    weight: Any,
-    granularity: Granularity,
-    resolve: Callable[[str, Any], tuple[int, ...]],
+  path: str,
+  weight: Any,
+  granularity: Granularity,
+  resolve: Callable[[str, Any], tuple[int, ...]],
 ) -> tuple[int, ...]:
   shape = jnp.shape(weight)
   if granularity == 'connection':
@@ -282,18 +282,18 @@ def _variable_shape(
     axes = resolve(path, weight)
     return tuple(d if axis in axes else 1 for axis, d in enumerate(shape))
   if (
-      isinstance(granularity, (tuple, list))
-      and granularity
-      and all(isinstance(size, int) and size > 0 for size in granularity)
+    isinstance(granularity, (tuple, list))
+    and granularity
+    and all(isinstance(size, int) and size > 0 for size in granularity)
   ):
     if len(granularity) > len(shape):
       raise ValueError(
-          f'granularity {granularity} has more axes than {path!r}, which has '
-          f'shape {shape}.'
+        f'granularity {granularity} has more axes than {path!r}, which has '
+        f'shape {shape}.'
       )
     block = (1,) * (len(shape) - len(granularity)) + tuple(granularity)
     return tuple(-(-d // size) for d, size in zip(shape, block, strict=True))
   raise ValueError(
-      "granularity must be 'connection', 'feature' or a block shape such as "
-      f'(4, 4); got {granularity!r}.'
+    "granularity must be 'connection', 'feature' or a block shape such as "
+    f'(4, 4); got {granularity!r}.'
   )

@@ -81,7 +81,7 @@ def layer_density(masks: PyTree) -> PyTree:
 
 
 def dead_features(
-    masks: PyTree, feature_axes: features.FeatureAxes = None
+  masks: PyTree, feature_axes: features.FeatureAxes = None
 ) -> PyTree:
   """The number of features of each leaf that have no live connection.
 

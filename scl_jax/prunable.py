@@ -30,8 +30,12 @@ from scl_jax import tree as tree_lib
 PyTree = tree_lib.PyTree
 Prunable = None | str | Sequence[str] | Callable[[str, Any], bool] | PyTree
 
-_WEIGHT_NAME = re.compile(r'(kernel|weight|w|embed|embedding)s?([_\d].*)?', re.I)
-_NORM_NAME = re.compile(r'(.*_)?((batch|layer|group|rms|instance)?_?norm|bn|ln)[_\d]*', re.I)
+_WEIGHT_NAME = re.compile(
+  r'(kernel|weight|w|embed|embedding)s?([_\d].*)?', re.I
+)
+_NORM_NAME = re.compile(
+  r'(.*_)?((batch|layer|group|rms|instance)?_?norm|bn|ln)[_\d]*', re.I
+)
 
 
 def default_prunable(path: str, leaf: Any) -> bool:
@@ -88,7 +92,7 @@ def prunable(params: PyTree, select: Prunable = None) -> PyTree:
     chosen = _match(params, [select] if isinstance(select, str) else select)
   elif callable(select):
     chosen = tree_lib.map_with_path(
-        lambda path, leaf: bool(select(path, leaf)), params
+      lambda path, leaf: bool(select(path, leaf)), params
     )
   else:
     chosen = _check_tree(params, select)
@@ -96,14 +100,14 @@ def prunable(params: PyTree, select: Prunable = None) -> PyTree:
   for path, leaf, is_chosen in tree_lib.zip_leaves(params, chosen):
     if is_chosen and not _is_real(leaf):
       raise ValueError(
-          f'prunable selects {path!r}, which holds {jnp.result_type(leaf)}: '
-          'only real floating-point leaves carry connections.'
+        f'prunable selects {path!r}, which holds {jnp.result_type(leaf)}: '
+        'only real floating-point leaves carry connections.'
       )
   if not any(jax.tree.leaves(chosen)):
     raise ValueError(
-        'prunable selects no leaf, so there is nothing to make sparse. Give '
-        "patterns of paths, such as prunable=['.*/kernel'], or a predicate "
-        f'(path, leaf) -> bool. The paths are:\n{_paths(params)}'
+      'prunable selects no leaf, so there is nothing to make sparse. Give '
+      "patterns of paths, such as prunable=['.*/kernel'], or a predicate "
+      f'(path, leaf) -> bool. The paths are:\n{_paths(params)}'
     )
   return chosen
 
@@ -115,39 +119,39 @@ def _match(params: PyTree, patterns: Sequence[str]) -> PyTree:
       compiled.append(re.compile(pattern))
     except re.error as error:
       raise ValueError(
-          f'prunable pattern {pattern!r} is no regular expression ({error}); '
-          "for every kernel write '.*/kernel'."
+        f'prunable pattern {pattern!r} is no regular expression ({error}); '
+        "for every kernel write '.*/kernel'."
       ) from error
   for expression in compiled:
     if not any(expression.fullmatch(path) for path in tree_lib.paths(params)):
       raise ValueError(
-          f'prunable pattern {expression.pattern!r} matches no leaf; it is a '
-          'regular expression for the whole path. The paths are:\n'
-          f'{_paths(params)}'
+        f'prunable pattern {expression.pattern!r} matches no leaf; it is a '
+        'regular expression for the whole path. The paths are:\n'
+        f'{_paths(params)}'
       )
   return tree_lib.map_with_path(
-      lambda path, _: any(e.fullmatch(path) is not None for e in compiled),
-      params,
+    lambda path, _: any(e.fullmatch(path) is not None for e in compiled),
+    params,
   )
 
 
 def _check_tree(params: PyTree, select: PyTree) -> PyTree:
   if jax.tree.structure(params) != jax.tree.structure(select) or not all(
-      isinstance(leaf, bool) for leaf in jax.tree.leaves(select)
+    isinstance(leaf, bool) for leaf in jax.tree.leaves(select)
   ):
     raise ValueError(
-        'prunable must be None, patterns of paths, a predicate '
-        '(path, leaf) -> bool, or a tree of bools with the structure of '
-        f'params; got {select!r}.'
+      'prunable must be None, patterns of paths, a predicate '
+      '(path, leaf) -> bool, or a tree of bools with the structure of '
+      f'params; got {select!r}.'
     )
   return select
 
 
 def _is_strings(select: Any) -> bool:
   return (
-      isinstance(select, Sequence)
-      and len(select) > 0
-      and all(isinstance(pattern, str) for pattern in select)
+    isinstance(select, Sequence)
+    and len(select) > 0
+    and all(isinstance(pattern, str) for pattern in select)
   )
 
 
@@ -161,6 +165,6 @@ def _snake(name: str) -> str:
 
 
 def _paths(params: PyTree) -> str:
-  return tree_lib.listing([
-      f'{path}  {jnp.shape(leaf)}' for path, leaf in tree_lib.zip_leaves(params)
-  ])
+  return tree_lib.listing(
+    [f'{path}  {jnp.shape(leaf)}' for path, leaf in tree_lib.zip_leaves(params)]
+  )

@@ -25,10 +25,10 @@ PyTree = tree_lib.PyTree
 
 
 def connection_count(
-    mask_params: PyTree,
-    *,
-    costs: ArrayLike | PyTree = 1.0,
-    estimator: ste.Estimator = 'identity',
+  mask_params: PyTree,
+  *,
+  costs: ArrayLike | PyTree = 1.0,
+  estimator: ste.Estimator = 'identity',
 ) -> jax.Array:
   """The number of live connections, Σ c S(m), differentiable in m.
 
@@ -55,7 +55,9 @@ def connection_count(
     Array(2., dtype=float32)
   """
   if not jax.tree.leaves(mask_params):
-    raise ValueError('mask_params holds no array, so there is nothing to count.')
+    raise ValueError(
+      'mask_params holds no array, so there is nothing to count.'
+    )
   if jax.tree_util.all_leaves([costs]):
     costs = jax.tree.map(lambda _: costs, mask_params)
   try:

@@ -61,8 +61,8 @@ from scl_jax import tree as tree_lib
 PyTree = tree_lib.PyTree
 
 _NO_PARAMS = (
-    'params is missing: call update(grads, state, params) with the current '
-    'params.'
+  'params is missing: call update(grads, state, params) with the current '
+  'params.'
 )
 
 
@@ -100,7 +100,7 @@ class SparsifyState(NamedTuple):
 
 
 def sparsify(
-    optimizer: optax.GradientTransformation, rule: MaskRule
+  optimizer: optax.GradientTransformation, rule: MaskRule
 ) -> optax.GradientTransformationExtraArgs:
   """Makes `optimizer` train a sparse network, with masks decided by `rule`.
 
@@ -131,13 +131,13 @@ def sparsify(
   """
   if not isinstance(rule, MaskRule):
     raise TypeError(
-        'rule must be a MaskRule, such as scl_jax.scl(penalty=5e-3); got '
-        f'{rule!r}.'
+      'rule must be a MaskRule, such as scl_jax.scl(penalty=5e-3); got '
+      f'{rule!r}.'
     )
   if not (hasattr(optimizer, 'init') and hasattr(optimizer, 'update')):
     raise TypeError(
-        'optimizer must be an optax.GradientTransformation, such as '
-        f'optax.adam(1e-3); got {optimizer!r}.'
+      'optimizer must be an optax.GradientTransformation, such as '
+      f'optax.adam(1e-3); got {optimizer!r}.'
     )
   inner = optax.with_extra_args_support(optimizer)
 
@@ -157,20 +157,20 @@ def sparsify(
     tree_lib.check_same_structure(params, updates, 'params', 'updates')
     # From here on leaves that are not floating point are None.
     grads = jax.tree.map(
-        lambda _, w, g: None if w is None else g.astype(w.dtype),
-        params,
-        weights,
-        updates,
+      lambda _, w, g: None if w is None else g.astype(w.dtype),
+      params,
+      weights,
+      updates,
     )
 
     steps, inner_state = inner.update(
-        masks_lib.apply_masks(grads, masks),
-        state.inner_state,
-        masks_lib.apply_masks(weights, masks),
-        **extra_args,
+      masks_lib.apply_masks(grads, masks),
+      state.inner_state,
+      masks_lib.apply_masks(weights, masks),
+      **extra_args,
     )
     new_weights = optax.apply_updates(
-        weights, masks_lib.apply_masks(steps, masks)
+      weights, masks_lib.apply_masks(steps, masks)
     )
     rule_state = rule.update(grads, state.rule_state, weights)
     new_masks = _masks_of(rule_state)
@@ -178,11 +178,11 @@ def sparsify(
       regrown = jax.tree.map(_regrown, new_weights, new_masks, masks)
       new_weights = jax.tree.map(_zero_where, new_weights, regrown)
       inner_state = optax.tree_map_params(
-          inner,
-          _zero_where,
-          inner_state,
-          regrown,
-          is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+        inner,
+        _zero_where,
+        inner_state,
+        regrown,
+        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
       )
     effective = masks_lib.apply_masks(new_weights, new_masks)
     updates = jax.tree.map(_difference, params, effective)
@@ -211,11 +211,11 @@ def get_masks(opt_state: optax.OptState) -> PyTree:
   """
   state = get_sparsify_state(opt_state)
   return jax.tree.map(
-      lambda w, mask: None
-      if mask is None
-      else masks_lib.expand(mask, w.shape).astype(w.dtype),
-      state.weights,
-      _masks_of(state.rule_state),
+    lambda w, mask: (
+      None if mask is None else masks_lib.expand(mask, w.shape).astype(w.dtype)
+    ),
+    state.weights,
+    _masks_of(state.rule_state),
   )
 
 
@@ -232,16 +232,16 @@ def get_sparsify_state(opt_state: optax.OptState) -> SparsifyState:
     ValueError: If there is none, or more than one.
   """
   nodes = jax.tree.leaves(
-      opt_state, is_leaf=lambda node: isinstance(node, SparsifyState)
+    opt_state, is_leaf=lambda node: isinstance(node, SparsifyState)
   )
   found = [node for node in nodes if isinstance(node, SparsifyState)]
   if len(found) != 1:
     raise ValueError(
-        'opt_state must contain exactly one SparsifyState, but it contains '
-        f'{len(found)}. Was the optimizer made with scl_jax.sparsify(optimizer, '
-        'rule), and is this its state? A checkpoint restored without a target '
-        'comes back as dicts: restore into tx.init(params). Of several, pass '
-        'the state of one.'
+      'opt_state must contain exactly one SparsifyState, but it contains '
+      f'{len(found)}. Was the optimizer made with scl_jax.sparsify(optimizer, '
+      'rule), and is this its state? A checkpoint restored without a target '
+      'comes back as dicts: restore into tx.init(params). Of several, pass '
+      'the state of one.'
     )
   return found[0]
 
@@ -249,8 +249,8 @@ def get_sparsify_state(opt_state: optax.OptState) -> SparsifyState:
 def _masks_of(rule_state: Any) -> PyTree:
   if not hasattr(rule_state, 'masks'):
     raise TypeError(
-        "A rule's state must have an attribute `masks`, a field or a property; "
-        f'{type(rule_state).__name__} has none.'
+      "A rule's state must have an attribute `masks`, a field or a property; "
+      f'{type(rule_state).__name__} has none.'
     )
   return rule_state.masks
 
@@ -264,7 +264,7 @@ def _as_weight(leaf: Any) -> jax.Array | None:
 
 
 def _regrown(
-    weight: jax.Array, new_mask: jax.Array | None, mask: jax.Array | None
+  weight: jax.Array, new_mask: jax.Array | None, mask: jax.Array | None
 ) -> jax.Array:
   if new_mask is None or mask is None:
     return jnp.zeros(weight.shape, bool)

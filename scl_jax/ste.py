@@ -112,21 +112,23 @@ def polynomial(mask_params: jax.Array) -> jax.Array:
 
 
 ESTIMATORS: Mapping[str, Callable[[jax.Array], jax.Array]] = (
-    types.MappingProxyType({
-        'identity': identity,
-        'leaky_relu': leaky_relu,
-        'softplus': softplus,
-        'relu': relu,
-        'clipped_identity': clipped_identity,
-        'tanh': tanh,
-        'sigmoid': sigmoid,
-        'polynomial': polynomial,
-    })
+  types.MappingProxyType(
+    {
+      'identity': identity,
+      'leaky_relu': leaky_relu,
+      'softplus': softplus,
+      'relu': relu,
+      'clipped_identity': clipped_identity,
+      'tanh': tanh,
+      'sigmoid': sigmoid,
+      'polynomial': polynomial,
+    }
+  )
 )
 
 
 def get_estimator(
-    estimator: Estimator,
+  estimator: Estimator,
 ) -> Callable[[jax.Array], jax.Array]:
   """The function s' of an estimator.
 
@@ -143,14 +145,14 @@ def get_estimator(
     return estimator
   if estimator not in ESTIMATORS:
     raise ValueError(
-        f'estimator must be one of {", ".join(ESTIMATORS)}, or a function '
-        f'm -> derivative; got {estimator!r}.'
+      f'estimator must be one of {", ".join(ESTIMATORS)}, or a function '
+      f'm -> derivative; got {estimator!r}.'
     )
   return ESTIMATORS[estimator]
 
 
 def unit_step(
-    mask_params: ArrayLike, estimator: Estimator = 'identity'
+  mask_params: ArrayLike, estimator: Estimator = 'identity'
 ) -> jax.Array:
   """S(m): exactly 1 where m > 0, exactly 0 elsewhere, in the dtype of m.
 
@@ -178,8 +180,8 @@ def unit_step(
   mask_params = jnp.asarray(mask_params)
   if not jnp.issubdtype(mask_params.dtype, jnp.floating):
     raise ValueError(
-        'mask_params must be floating point, because a straight-through '
-        f'estimator differentiates by them; got {mask_params.dtype}.'
+      'mask_params must be floating point, because a straight-through '
+      f'estimator differentiates by them; got {mask_params.dtype}.'
     )
   return _unit_step(mask_params, derivative)
 

@@ -26,11 +26,11 @@ PyTree = tree_lib.PyTree
 
 
 def summary(
-    params: PyTree,
-    masks: PyTree,
-    *,
-    costs: PyTree | None = None,
-    feature_axes: features.FeatureAxes = None,
+  params: PyTree,
+  masks: PyTree,
+  *,
+  costs: PyTree | None = None,
+  feature_axes: features.FeatureAxes = None,
 ) -> str:
   """Connections, live connections, density and dead features of each layer.
 
@@ -68,8 +68,8 @@ def summary(
       continue
     if jnp.shape(mask) != jnp.shape(leaf):
       raise ValueError(
-          f'masks must have the shapes of params: {path!r} is '
-          f'{jnp.shape(mask)} in masks and {jnp.shape(leaf)} in params.'
+        f'masks must have the shapes of params: {path!r} is '
+        f'{jnp.shape(mask)} in masks and {jnp.shape(leaf)} in params.'
       )
     size = mask.size
     live = int(metrics.live_connections(mask))
@@ -110,8 +110,8 @@ def _cells(name: str, shape: str, numbers: Sequence[int | None]) -> list[str]:
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
   widths = [
-      max(len(row[index]) for row in [columns, *rows])
-      for index in range(len(columns))
+    max(len(row[index]) for row in [columns, *rows])
+    for index in range(len(columns))
   ]
 
   def line(cells):
@@ -122,8 +122,10 @@ def _table(columns: list[str], rows: list[list[str]]) -> str:
   heads = [c.ljust(n) for c, n in zip(columns, widths, strict=True)]
   rule = ['-' * (n + 1) + ':' for n in widths]
   rule[:2] = ['-' * (n + 2) for n in widths[:2]]
-  return '\n'.join([
+  return '\n'.join(
+    [
       '| ' + ' | '.join(heads) + ' |',
       '|' + '|'.join(rule) + '|',
       *(line(row) for row in rows),
-  ])
+    ]
+  )

@@ -32,7 +32,7 @@ _INT32 = jnp.iinfo(jnp.int32)
 
 
 def keep_highest(
-    scores: PyTree, budget: ArrayLike, *, costs: PyTree | None = None
+  scores: PyTree, budget: ArrayLike, *, costs: PyTree | None = None
 ) -> PyTree:
   """Masks of the highest scores over all leaves that the budget can pay.
 
@@ -66,9 +66,9 @@ def keep_highest(
 
   # The lowest threshold above which everything can be paid.
   threshold = 1 + _bisect(
-      lambda t: _sum([key > t for key in keys], prices) > budget,
-      _INT32.min,
-      _INT32.max - 1,
+    lambda t: _sum([key > t for key in keys], prices) > budget,
+    _INT32.min,
+    _INT32.max - 1,
   )
   above = [key > threshold for key in keys]
   tied = [key == threshold for key in keys]
@@ -84,25 +84,23 @@ def keep_highest(
   return jax.tree.unflatten(treedef, masks)
 
 
-def _first(
-    chosen: jax.Array, price: ArrayLike, budget: jax.Array
-) -> jax.Array:
+def _first(chosen: jax.Array, price: ArrayLike, budget: jax.Array) -> jax.Array:
   """Whether a position is among the first, in which the chosen can be paid."""
   position = jnp.zeros(chosen.shape, jnp.int32)
   for axis, size in enumerate(chosen.shape):
     position = position * size + jax.lax.broadcasted_iota(
-        jnp.int32, chosen.shape, axis
+      jnp.int32, chosen.shape, axis
     )
   limit = _bisect(
-      lambda t: _sum([chosen & (position < t)], [price]) <= budget,
-      0,
-      chosen.size,
+    lambda t: _sum([chosen & (position < t)], [price]) <= budget,
+    0,
+    chosen.size,
   )
   return position < limit
 
 
 def _bisect(
-    holds: Callable[[jax.Array], jax.Array], low: int, high: int
+  holds: Callable[[jax.Array], jax.Array], low: int, high: int
 ) -> jax.Array:
   """The largest t in [low, high] where a falling predicate holds, or `low`."""
 
@@ -117,15 +115,13 @@ def _bisect(
   return jax.lax.fori_loop(0, 32, body, bounds)[0]
 
 
-def _sum(
-    chosen: Sequence[jax.Array], prices: Sequence[ArrayLike]
-) -> jax.Array:
+def _sum(chosen: Sequence[jax.Array], prices: Sequence[ArrayLike]) -> jax.Array:
   return sum(
-      (
-          jnp.sum(c.astype(jnp.int32) * jnp.asarray(price, jnp.int32))
-          for c, price in zip(chosen, prices, strict=True)
-      ),
-      jnp.zeros((), jnp.int32),
+    (
+      jnp.sum(c.astype(jnp.int32) * jnp.asarray(price, jnp.int32))
+      for c, price in zip(chosen, prices, strict=True)
+    ),
+    jnp.zeros((), jnp.int32),
   )
 
 

@@ -39,8 +39,8 @@ Axes = tuple[int, ...]
 AxesOfLeaf = Callable[[Any, Any], Axes]
 
 _NO_PARAMS = (
-    'params is missing: call update(updates, state, params) with the current '
-    'params.'
+  'params is missing: call update(updates, state, params) with the current '
+  'params.'
 )
 
 
@@ -58,11 +58,11 @@ class NormalizeByFeatureNormState(NamedTuple):
 
 
 def normalize_by_feature_norm(
-    decay: ArrayLike | None = None,
-    feature_axes: Axes | AxesOfLeaf | None = (-1,),
-    *,
-    update_every: int = 1,
-    eps: ArrayLike = 1e-12,
+  decay: ArrayLike | None = None,
+  feature_axes: Axes | AxesOfLeaf | None = (-1,),
+  *,
+  update_every: int = 1,
+  eps: ArrayLike = 1e-12,
 ) -> optax.GradientTransformation:
   r"""Divides the updates of each feature by their Euclidean norm.
 
@@ -109,11 +109,10 @@ def normalize_by_feature_norm(
   if isinstance(decay, numbers.Real) and not 0 <= decay < 1:
     raise ValueError(f'decay must be None or in [0, 1), got {decay}.')
   if isinstance(update_every, numbers.Real) and not (
-      update_every >= 1 and update_every % 1 == 0
+    update_every >= 1 and update_every % 1 == 0
   ):
     raise ValueError(
-        f'update_every must be a whole number of steps >= 1, got '
-        f'{update_every}.'
+      f'update_every must be a whole number of steps >= 1, got {update_every}.'
     )
 
   def squared_norms(updates):
@@ -130,8 +129,8 @@ def normalize_by_feature_norm(
 
   def init_fn(params):
     zeros = jax.tree.map(
-        lambda v: jnp.zeros(v.shape, v.dtype),
-        jax.eval_shape(squared_norms, params),
+      lambda v: jnp.zeros(v.shape, v.dtype),
+      jax.eval_shape(squared_norms, params),
     )
     if decay is None:
       return optax.EmptyState()
@@ -144,21 +143,21 @@ def normalize_by_feature_norm(
 
     def refresh():
       return jax.tree.map(
-          lambda s, v: decay * v + (1 - decay) * s,
-          squared_norms(updates),
-          state.second_moment,
+        lambda s, v: decay * v + (1 - decay) * s,
+        squared_norms(updates),
+        state.second_moment,
       )
 
     if isinstance(update_every, int) and update_every == 1:
       second_moment = refresh()
     else:
       second_moment = jax.lax.cond(
-          state.count % update_every == 0, refresh, lambda: state.second_moment
+        state.count % update_every == 0, refresh, lambda: state.second_moment
       )
     refreshes = state.count // update_every + 1
     correction = 1 - jnp.power(decay, refreshes.astype(jnp.float32))
     updates = jax.tree.map(
-        lambda g, v: divide(g, v / correction), updates, second_moment
+      lambda g, v: divide(g, v / correction), updates, second_moment
     )
     count = optax.safe_increment(state.count)
     return updates, NormalizeByFeatureNormState(count, second_moment)
@@ -167,7 +166,7 @@ def normalize_by_feature_norm(
 
 
 def _other_axes(
-    key_path: Any, leaf: jax.Array, feature_axes: Axes | AxesOfLeaf | None
+  key_path: Any, leaf: jax.Array, feature_axes: Axes | AxesOfLeaf | None
 ) -> Axes:
   """The axes to sum over: all but the feature axes."""
   if callable(feature_axes):
@@ -176,8 +175,8 @@ def _other_axes(
   rank = jnp.ndim(leaf)
   if any(not -rank <= axis < rank for axis in axes):
     raise ValueError(
-        f'feature_axes {axes} are out of range for the leaf '
-        f'{jax.tree_util.keystr(key_path)!r} of shape {jnp.shape(leaf)}.'
+      f'feature_axes {axes} are out of range for the leaf '
+      f'{jax.tree_util.keystr(key_path)!r} of shape {jnp.shape(leaf)}.'
     )
   features = {axis % rank for axis in axes}
   return tuple(axis for axis in range(rank) if axis not in features)
@@ -194,9 +193,9 @@ class AddConnectionPenaltyState(NamedTuple):
 
 
 def add_connection_penalty(
-    penalty: optax.ScalarOrSchedule,
-    *,
-    derivative: Callable[[jax.Array], jax.Array] | None = None,
+  penalty: optax.ScalarOrSchedule,
+  *,
+  derivative: Callable[[jax.Array], jax.Array] | None = None,
 ) -> optax.GradientTransformation:
   """Adds λ s'(m), the gradient of λ · (number of connections), to the updates.
 
@@ -223,13 +222,13 @@ def add_connection_penalty(
     Array([0.5, 0.5], dtype=float32)
   """
   if isinstance(penalty, numbers.Real) and not (
-      penalty >= 0 and math.isfinite(penalty)
+    penalty >= 0 and math.isfinite(penalty)
   ):
     raise ValueError(f'penalty must be finite and >= 0, got {penalty}.')
   if derivative is not None and not callable(derivative):
     raise ValueError(
-        'derivative must be a function m -> derivative, such as '
-        f'scl_jax.ste.softplus; got {derivative!r}.'
+      'derivative must be a function m -> derivative, such as '
+      f'scl_jax.ste.softplus; got {derivative!r}.'
     )
 
   def init_fn(params):
@@ -284,9 +283,9 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
     if params is None:
       raise ValueError(_NO_PARAMS)
     updates = jax.tree.map(
-        lambda u, p: (jnp.clip(p + u, -bound, bound) - p).astype(u.dtype),
-        updates,
-        params,
+      lambda u, p: (jnp.clip(p + u, -bound, bound) - p).astype(u.dtype),
+      updates,
+      params,
     )
     return updates, state
 

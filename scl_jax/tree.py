@@ -73,7 +73,7 @@ def paths(tree: PyTree) -> list[str]:
 
 
 def map_with_path(
-    fn: Callable[..., Any], tree: PyTree, *rest: PyTree
+  fn: Callable[..., Any], tree: PyTree, *rest: PyTree
 ) -> PyTree:
   """`jax.tree.map` whose function also gets the path, as a string.
 
@@ -86,7 +86,7 @@ def map_with_path(
     A tree of the results.
   """
   return jax.tree_util.tree_map_with_path(
-      lambda key_path, *leaves: fn(path_string(key_path), *leaves), tree, *rest
+    lambda key_path, *leaves: fn(path_string(key_path), *leaves), tree, *rest
   )
 
 
@@ -112,7 +112,11 @@ def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
   rows = [(path_string(key_path), leaf) for key_path, leaf in leaves]
   known = {path for path, _ in rows}
   if len(known) < len(rows):
-    twice = [path for path, n in collections.Counter(p for p, _ in rows).items() if n > 1]
+    twice = [
+      path
+      for path, n in collections.Counter(p for p, _ in rows).items()
+      if n > 1
+    ]
     raise ValueError(f'Several leaves have the same path:\n{listing(twice)}')
   columns = []
   for other in rest:
@@ -121,13 +125,13 @@ def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
     unknown = [path for path in column if path not in known]
     if unknown:
       raise ValueError(
-          'The trees do not fit: one has leaves that the other has not:\n'
-          f'{listing(unknown)}\nThe other has:\n{listing(sorted(known))}'
+        'The trees do not fit: one has leaves that the other has not:\n'
+        f'{listing(unknown)}\nThe other has:\n{listing(sorted(known))}'
       )
     columns.append(column)
   return [
-      (path, leaf, *(column.get(path) for column in columns))
-      for path, leaf in rows
+    (path, leaf, *(column.get(path) for column in columns))
+    for path, leaf in rows
   ]
 
 
@@ -159,22 +163,22 @@ def check_arrays(tree: PyTree, name: str) -> None:
       continue
     dtype = getattr(leaf, 'dtype', None)
     if (
-        hasattr(leaf, 'shape')
-        and dtype is not None
-        and (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_)
+      hasattr(leaf, 'shape')
+      and dtype is not None
+      and (jnp.issubdtype(dtype, jnp.number) or dtype == jnp.bool_)
     ):
       continue
     kind = type(leaf).__name__ if dtype is None else f'array of {dtype}'
     raise ValueError(
-        f'{name} must hold arrays of numbers, but its leaf {path!r} is a '
-        f'{kind}. Keep what is not trained out of the tree: for Equinox '
-        'eqx.filter(model, eqx.is_inexact_array), for Flax NNX '
-        'nnx.state(model, nnx.Param).'
+      f'{name} must hold arrays of numbers, but its leaf {path!r} is a '
+      f'{kind}. Keep what is not trained out of the tree: for Equinox '
+      'eqx.filter(model, eqx.is_inexact_array), for Flax NNX '
+      'nnx.state(model, nnx.Param).'
     )
 
 
 def check_same_structure(
-    tree: PyTree, other: PyTree, name: str, other_name: str
+  tree: PyTree, other: PyTree, name: str, other_name: str
 ) -> None:
   """Raises unless `other` fits `tree`: the same structure, the same shapes.
 
@@ -195,10 +199,10 @@ def check_same_structure(
     raise ValueError(f'{other_name} must fit {name}. {error}') from error
   for path, leaf, other_leaf in rows:
     if is_weight(leaf) and (
-        other_leaf is None or jnp.shape(leaf) != jnp.shape(other_leaf)
+      other_leaf is None or jnp.shape(leaf) != jnp.shape(other_leaf)
     ):
       shape = 'missing' if other_leaf is None else jnp.shape(other_leaf)
       raise ValueError(
-          f'{other_name} must fit {name}: the leaf {path!r} is {shape} in '
-          f'{other_name} and {jnp.shape(leaf)} in {name}.'
+        f'{other_name} must fit {name}: the leaf {path!r} is {shape} in '
+        f'{other_name} and {jnp.shape(leaf)} in {name}.'
       )

@@ -23,14 +23,14 @@ import pytest
 import scl_jax
 
 FUNCTIONS = [
-    (name, value)
-    for name, value in vars(scl_jax).items()
-    if not name.startswith('_') and inspect.isfunction(value)
+  (name, value)
+  for name, value in vars(scl_jax).items()
+  if not name.startswith('_') and inspect.isfunction(value)
 ]
 CLASSES = [
-    (name, value)
-    for name, value in vars(scl_jax).items()
-    if not name.startswith('_') and inspect.isclass(value)
+  (name, value)
+  for name, value in vars(scl_jax).items()
+  if not name.startswith('_') and inspect.isclass(value)
 ]
 
 
@@ -58,31 +58,31 @@ def test_is_annotated(name, value):
 def test_options_are_few_or_by_keyword(name, value):
   """At most two arguments that can be positional have a default."""
   positional = [
-      parameter
-      for parameter in inspect.signature(value).parameters.values()
-      if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-      and parameter.default is not parameter.empty
+    parameter
+    for parameter in inspect.signature(value).parameters.values()
+    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    and parameter.default is not parameter.empty
   ]
   assert len(positional) <= 2, name
 
 
 def test_the_issue_names_are_there():
   names = (
-      'unit_step init_mask_params effective_params connection_count '
-      'apply_masks get_masks density summary prunable '
-      'normalize_by_feature_norm add_connection_penalty keep_params_in_box '
-      'sparsify MaskRule scl'
+    'unit_step init_mask_params effective_params connection_count '
+    'apply_masks get_masks density summary prunable '
+    'normalize_by_feature_norm add_connection_penalty keep_params_in_box '
+    'sparsify MaskRule scl'
   )
   assert set(names.split()) <= set(vars(scl_jax))
 
 
 def test_import_pulls_in_jax_and_optax_only():
   code = (
-      'import jax, optax, sys; before = set(sys.modules); import scl_jax;'
-      'new = {m.split(".")[0] for m in set(sys.modules) - before};'
-      'print(sorted(new - set(sys.stdlib_module_names)))'
+    'import jax, optax, sys; before = set(sys.modules); import scl_jax;'
+    'new = {m.split(".")[0] for m in set(sys.modules) - before};'
+    'print(sorted(new - set(sys.stdlib_module_names)))'
   )
   output = subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert output.stdout.strip() == "['jax', 'scl_jax']"

@@ -33,8 +33,8 @@ TARGETS = jnp.sin(INPUTS[:, :2])
 
 def optimizer():
   return scl_jax.sparsify(
-      optax.adam(1e-2),
-      scl_jax.scl(target_density=0.3, freeze_step=40),
+    optax.adam(1e-2),
+    scl_jax.scl(target_density=0.3, freeze_step=40),
   )
 
 
@@ -72,7 +72,11 @@ def train_functional(loss, params):
 
 
 def test_plain_dict():
-  params = {'w1': jnp.ones((8, 6)) * 0.1, 'b1': jnp.zeros(6), 'w2': jnp.ones((6, 2))}
+  params = {
+    'w1': jnp.ones((8, 6)) * 0.1,
+    'b1': jnp.zeros(6),
+    'w2': jnp.ones((6, 2)),
+  }
   loss = lambda p: squared_error(jnp.tanh(INPUTS @ p['w1'] + p['b1']) @ p['w2'])
   check(*train_functional(loss, params), ['w1', 'w2'])
 
@@ -82,14 +86,13 @@ def test_linen():
   params = model.init(jax.random.key(1), INPUTS)
   loss = lambda p: squared_error(model.apply(p, INPUTS))
   check(
-      *train_functional(loss, params),
-      ['params/layers_0/kernel', 'params/layers_3/kernel'],
+    *train_functional(loss, params),
+    ['params/layers_0/kernel', 'params/layers_3/kernel'],
   )
 
 
 def test_linen_attention_and_embedding():
   class Model(nn.Module):
-
     @nn.compact
     def __call__(self, tokens):
       x = nn.Embed(11, 8)(tokens)
@@ -103,27 +106,27 @@ def test_linen_attention_and_embedding():
   attention = 'MultiHeadDotProductAttention_0'
   params, masks = train_functional(loss, params)
   check(
-      params,
-      masks,
-      [
-          'Dense_0/kernel',
-          'Embed_0/embedding',
-          f'{attention}/key/kernel',
-          f'{attention}/out/kernel',
-          f'{attention}/query/kernel',
-          f'{attention}/value/kernel',
-      ],
+    params,
+    masks,
+    [
+      'Dense_0/kernel',
+      'Embed_0/embedding',
+      f'{attention}/key/kernel',
+      f'{attention}/out/kernel',
+      f'{attention}/query/kernel',
+      f'{attention}/value/kernel',
+    ],
   )
 
 
 def test_haiku():
   transformed = hk.without_apply_rng(
-      hk.transform(lambda x: hk.nets.MLP([6, 2], activation=jnp.tanh)(x))
+    hk.transform(lambda x: hk.nets.MLP([6, 2], activation=jnp.tanh)(x))
   )
   params = transformed.init(jax.random.key(1), INPUTS)
   loss = lambda p: squared_error(transformed.apply(p, INPUTS))
   check(
-      *train_functional(loss, params), ['mlp/~/linear_0/w', 'mlp/~/linear_1/w']
+    *train_functional(loss, params), ['mlp/~/linear_0/w', 'mlp/~/linear_1/w']
   )
 
 
@@ -136,16 +139,16 @@ def test_equinox():
   def step(model, state):
     grads = eqx.filter_grad(lambda m: squared_error(jax.vmap(m)(INPUTS)))(model)
     updates, state = tx.update(
-        grads, state, eqx.filter(model, eqx.is_inexact_array)
+      grads, state, eqx.filter(model, eqx.is_inexact_array)
     )
     return eqx.apply_updates(model, updates), state
 
   for _ in range(60):
     model, state = step(model, state)
   check(
-      eqx.filter(model, eqx.is_inexact_array),
-      scl_jax.get_masks(state),
-      ['layers/0/weight', 'layers/1/weight'],
+    eqx.filter(model, eqx.is_inexact_array),
+    scl_jax.get_masks(state),
+    ['layers/0/weight', 'layers/1/weight'],
   )
 
 
@@ -163,10 +166,9 @@ def test_equinox_model_with_its_functions_is_explained():
 
 
 class NnxModel(nnx.Module):
-
   def __init__(self, rngs):
     self.layers = nnx.List(
-        [nnx.Linear(8, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)]
+      [nnx.Linear(8, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)]
     )
     self.norm = nnx.BatchNorm(6, rngs=rngs)
 
@@ -178,8 +180,8 @@ class NnxModel(nnx.Module):
 def test_nnx(prunable):
   model = NnxModel(nnx.Rngs(0))
   tx = scl_jax.sparsify(
-      optax.adam(1e-2),
-      scl_jax.scl(target_density=0.3, freeze_step=40, prunable=prunable),
+    optax.adam(1e-2),
+    scl_jax.scl(target_density=0.3, freeze_step=40, prunable=prunable),
   )
   optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
@@ -192,9 +194,9 @@ def test_nnx(prunable):
     step(model, optimizer)
   masks = scl_jax.get_masks(optimizer.opt_state)
   check(
-      nnx.as_pure(nnx.state(model, nnx.Param)),
-      nnx.as_pure(masks),
-      ['layers/0/kernel', 'layers/1/kernel'],
+    nnx.as_pure(nnx.state(model, nnx.Param)),
+    nnx.as_pure(masks),
+    ['layers/0/kernel', 'layers/1/kernel'],
   )
   assert scl_jax.density(masks) == pytest.approx(0.3, abs=0.01)
   assert 'kernel' in scl_jax.summary(nnx.state(model, nnx.Param), masks)

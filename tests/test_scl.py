@@ -65,7 +65,6 @@ def penalty_of(state):
 
 
 class TestLearning:
-
   def test_finds_the_connections_that_matter(self):
     rule = scl_jax.scl(penalty=0.02, freeze_step=450)
     _, states = train(rule, steps=600)
@@ -75,8 +74,8 @@ class TestLearning:
 
   def test_a_higher_penalty_leaves_fewer_connections(self):
     counts = [
-        masks_of(train(scl_jax.scl(penalty=p), steps=300)[1][-1]).sum()
-        for p in (0.0, 0.05, 0.5)
+      masks_of(train(scl_jax.scl(penalty=p), steps=300)[1][-1]).sum()
+      for p in (0.0, 0.05, 0.5)
     ]
     assert counts[0] > counts[1] > counts[2]
 
@@ -102,7 +101,7 @@ class TestLearning:
     v = np.zeros((1, 3))
     for step in range(1, 4):
       g = np.asarray(
-          jax.random.normal(jax.random.key(step), (20, 3)), np.float64
+        jax.random.normal(jax.random.key(step), (20, 3)), np.float64
       )
       state = rule.update({'w': jnp.float32(g), 'b': None}, state, weights)
       gm = g * weights['w']
@@ -110,32 +109,32 @@ class TestLearning:
       n = gm / np.sqrt(v / (1 - 0.99**step))
       m = np.clip(m - 0.05 * (n + 0.02), -0.3, 0.3)
       np.testing.assert_allclose(
-          state.mask_params['w'], m, rtol=2e-5, atol=2e-6
+        state.mask_params['w'], m, rtol=2e-5, atol=2e-6
       )
 
   def test_penalty_before_the_normaliser_is_normalised_with_it(self):
     rule = scl_jax.scl(
-        penalty=0.5,
-        penalty_order='before',
-        normalizer=scl_jax.normalize_by_feature_norm(),
-        mask_optimizer=optax.sgd(1.0),
-        box=None,
+      penalty=0.5,
+      penalty_order='before',
+      normalizer=scl_jax.normalize_by_feature_norm(),
+      mask_optimizer=optax.sgd(1.0),
+      box=None,
     )
     weights = init_params()
     g = jax.random.normal(jax.random.key(3), (20, 3))
     new = rule.update({'w': g, 'b': None}, rule.init(weights), weights)
     gm = np.asarray(g * weights['w'] + 0.5)
     np.testing.assert_allclose(
-        0.3 - new.mask_params['w'], gm / np.linalg.norm(gm, axis=0), rtol=1e-4
+      0.3 - new.mask_params['w'], gm / np.linalg.norm(gm, axis=0), rtol=1e-4
     )
 
   def test_granularity_feature_closes_whole_features(self):
     rule = scl_jax.scl(
-        penalty=0.01,
-        granularity='feature',
-        prunable='w',
-        feature_axes={'w': 0},
-        freeze_step=450,
+      penalty=0.01,
+      granularity='feature',
+      prunable='w',
+      feature_axes={'w': 0},
+      freeze_step=450,
     )
     _, states = train(rule, steps=600)
     mask = masks_of(states[-1])
@@ -152,7 +151,6 @@ class TestLearning:
 
 
 class TestPenalty:
-
   def test_forms_agree(self):
     forms = [0.02, np.float32(0.02), jnp.float32(0.02), lambda _: 0.02]
     results = [train(scl_jax.scl(penalty=p), 20)[0] for p in forms]
@@ -163,7 +161,7 @@ class TestPenalty:
     rule = scl_jax.scl(penalty=optax.linear_schedule(0.0, 0.1, 10))
     _, states = train(rule, 10)
     np.testing.assert_allclose(
-        [penalty_of(state) for state in states], np.arange(10) / 100, atol=1e-6
+      [penalty_of(state) for state in states], np.arange(10) / 100, atol=1e-6
     )
 
   def test_it_lies_in_the_state(self):
@@ -174,7 +172,7 @@ class TestPenalty:
     zeros = jax.tree.map(jnp.zeros_like, params)
     _, state = tx.update(zeros, state, params)
     np.testing.assert_allclose(
-        state.rule_state.mask_params['w'], 0.3 - 0.05, rtol=1e-6
+      state.rule_state.mask_params['w'], 0.3 - 0.05, rtol=1e-6
     )
 
   def test_float32_can_resolve_the_smallest_useful_step(self):
@@ -187,15 +185,14 @@ class TestPenalty:
 
 
 class TestFreeze:
-
   def test_masks_are_fixed_and_weights_are_not(self):
     rule = scl_jax.scl(penalty=0.05, freeze_step=80)
     _, states = train(rule)
     frozen = masks_of(states[79])
     assert 0 < frozen.mean() < 1
     moved = [
-        not np.array_equal(masks_of(a), masks_of(b))
-        for a, b in zip(states[:79], states[1:80], strict=True)
+      not np.array_equal(masks_of(a), masks_of(b))
+      for a, b in zip(states[:79], states[1:80], strict=True)
     ]
     assert any(moved)
     for state in states[80:]:
@@ -216,7 +213,6 @@ class TestFreeze:
 
 
 class TestTargetDensity:
-
   @pytest.mark.parametrize('target', [0.5, 0.2, 1 / 60, 1.0])
   def test_is_exact_after_the_freeze(self, target):
     rule = scl_jax.scl(target_density=target, freeze_step=90)
@@ -236,14 +232,14 @@ class TestTargetDensity:
     teacher = jax.random.normal(jax.random.key(1), (64, 32))
     teacher *= jax.random.uniform(jax.random.key(2), (64, 32)) < 0.2
     tx = scl_jax.sparsify(
-        optax.adam(1e-2), scl_jax.scl(target_density=0.2, freeze_step=1000)
+      optax.adam(1e-2), scl_jax.scl(target_density=0.2, freeze_step=1000)
     )
 
     @jax.jit
     def step(params, state, key):
       rows = jax.random.randint(key, (32,), 0, 256)
       grads = jax.grad(
-          lambda p: jnp.mean((inputs[rows] @ (p['w'] - teacher)) ** 2)
+        lambda p: jnp.mean((inputs[rows] @ (p['w'] - teacher)) ** 2)
       )(params)
       updates, state = tx.update(grads, state, params)
       return optax.apply_updates(params, updates), state
@@ -261,8 +257,8 @@ class TestTargetDensity:
 
     def live(target):
       tx = scl_jax.sparsify(
-          optax.adam(3e-2),
-          scl_jax.scl(target_density=target, freeze_step=60),
+        optax.adam(3e-2),
+        scl_jax.scl(target_density=target, freeze_step=60),
       )
 
       def body(carry, _):
@@ -279,10 +275,10 @@ class TestTargetDensity:
   @pytest.mark.parametrize('granularity', ['feature', (5, 1)])
   def test_of_groups_lands_at_or_below(self, granularity):
     rule = scl_jax.scl(
-        target_density=0.4,
-        freeze_step=60,
-        granularity=granularity,
-        feature_axes=(0,),
+      target_density=0.4,
+      freeze_step=60,
+      granularity=granularity,
+      feature_axes=(0,),
     )
     _, states = train(rule)
     count = masks_of(states[-1]).sum()
@@ -291,50 +287,49 @@ class TestTargetDensity:
 
 
 class TestErrors:
-
   @pytest.mark.parametrize(
-      ('arguments', 'message'),
-      [
-          ({}, 'exactly one of penalty and target_density'),
-          (
-              {'penalty': 0.1, 'target_density': 0.1, 'freeze_step': 9},
-              'exactly one of',
-          ),
-          ({'penalty': -0.1}, 'penalty must be finite and >= 0, got -0.1'),
-          ({'penalty': float('nan')}, 'penalty must be finite'),
-          ({'penalty': float('inf')}, 'penalty must be finite'),
-          ({'penalty': jnp.float32(-1)}, 'penalty must be finite'),
-          ({'penalty': np.ones(3)}, 'penalty must be one number'),
-          ({'penalty': '0.1'}, 'penalty must be'),
-          ({'target_density': 0.1}, 'needs freeze_step'),
-          ({'target_density': 0.0, 'freeze_step': 9}, r'in \(0, 1\], got 0.0'),
-          ({'target_density': 1.1, 'freeze_step': 9}, r'in \(0, 1\], got 1.1'),
-          ({'penalty': 0.1, 'freeze_step': 0}, 'freeze_step must be a whole'),
-          ({'penalty': 0.1, 'freeze_step': 2.5}, 'freeze_step must be a whole'),
-          ({'penalty': 0.1, 'ramp': 0.0}, 'ramp must be'),
-          ({'penalty': 0.1, 'box': 0.0}, 'box must be > 0'),
-          ({'penalty': 0.1, 'box': 0.1}, 'init_value must lie within the box'),
-          ({'penalty': 0.1, 'init_value': np.inf}, 'init_value must be finite'),
-          ({'penalty': 0.1, 'estimator': 'step'}, "identity.*got 'step'"),
-          ({'penalty': 0.1, 'penalty_order': 'first'}, "got 'first'"),
-          ({'penalty': 0.1, 'normalizer': 'batch'}, 'normalizer must be'),
-      ],
+    ('arguments', 'message'),
+    [
+      ({}, 'exactly one of penalty and target_density'),
+      (
+        {'penalty': 0.1, 'target_density': 0.1, 'freeze_step': 9},
+        'exactly one of',
+      ),
+      ({'penalty': -0.1}, 'penalty must be finite and >= 0, got -0.1'),
+      ({'penalty': float('nan')}, 'penalty must be finite'),
+      ({'penalty': float('inf')}, 'penalty must be finite'),
+      ({'penalty': jnp.float32(-1)}, 'penalty must be finite'),
+      ({'penalty': np.ones(3)}, 'penalty must be one number'),
+      ({'penalty': '0.1'}, 'penalty must be'),
+      ({'target_density': 0.1}, 'needs freeze_step'),
+      ({'target_density': 0.0, 'freeze_step': 9}, r'in \(0, 1\], got 0.0'),
+      ({'target_density': 1.1, 'freeze_step': 9}, r'in \(0, 1\], got 1.1'),
+      ({'penalty': 0.1, 'freeze_step': 0}, 'freeze_step must be a whole'),
+      ({'penalty': 0.1, 'freeze_step': 2.5}, 'freeze_step must be a whole'),
+      ({'penalty': 0.1, 'ramp': 0.0}, 'ramp must be'),
+      ({'penalty': 0.1, 'box': 0.0}, 'box must be > 0'),
+      ({'penalty': 0.1, 'box': 0.1}, 'init_value must lie within the box'),
+      ({'penalty': 0.1, 'init_value': np.inf}, 'init_value must be finite'),
+      ({'penalty': 0.1, 'estimator': 'step'}, "identity.*got 'step'"),
+      ({'penalty': 0.1, 'penalty_order': 'first'}, "got 'first'"),
+      ({'penalty': 0.1, 'normalizer': 'batch'}, 'normalizer must be'),
+    ],
   )
   def test_arguments(self, arguments, message):
     with pytest.raises(ValueError, match=message):
       scl_jax.scl(**arguments)
 
   @pytest.mark.parametrize(
-      ('arguments', 'message'),
-      [
-          ({'granularity': 'filter'}, "granularity must be.*got 'filter'"),
-          ({'granularity': (2, 0)}, 'granularity must be'),
-          ({'granularity': (1, 2, 3)}, 'more axes than'),
-          ({'feature_axes': 2}, 'out of range'),
-          ({'feature_axes': {'v': 0}}, "'v' matches no prunable leaf"),
-          ({'prunable': ['v']}, "(?s)'v' matches no leaf.*'w  "),
-          ({'prunable': lambda path, leaf: False}, 'selects no leaf'),
-      ],
+    ('arguments', 'message'),
+    [
+      ({'granularity': 'filter'}, "granularity must be.*got 'filter'"),
+      ({'granularity': (2, 0)}, 'granularity must be'),
+      ({'granularity': (1, 2, 3)}, 'more axes than'),
+      ({'feature_axes': 2}, 'out of range'),
+      ({'feature_axes': {'v': 0}}, "'v' matches no prunable leaf"),
+      ({'prunable': ['v']}, "(?s)'v' matches no leaf.*'w  "),
+      ({'prunable': lambda path, leaf: False}, 'selects no leaf'),
+    ],
   )
   def test_what_does_not_fit_the_weights(self, arguments, message):
     rule = scl_jax.scl(penalty=0.1, **arguments)

@@ -30,14 +30,14 @@ import scl_jax
 def make_params(key=0, dtype=jnp.float32):
   keys = jax.random.split(jax.random.key(key), 3)
   return {
-      'Dense_0': {
-          'kernel': jax.random.normal(keys[0], (6, 5)).astype(dtype),
-          'bias': jnp.zeros(5, dtype),
-      },
-      'Dense_1': {
-          'kernel': jax.random.normal(keys[1], (5, 3)).astype(dtype),
-          'bias': jnp.zeros(3, dtype),
-      },
+    'Dense_0': {
+      'kernel': jax.random.normal(keys[0], (6, 5)).astype(dtype),
+      'bias': jnp.zeros(5, dtype),
+    },
+    'Dense_1': {
+      'kernel': jax.random.normal(keys[1], (5, 3)).astype(dtype),
+      'bias': jnp.zeros(3, dtype),
+    },
   }
 
 
@@ -56,7 +56,7 @@ def loss_fn(params, inputs=INPUTS):
 def strong_rule(**kwargs):
   """Prunes about half of a small network within twenty steps."""
   return scl_jax.scl(
-      **{'penalty': 0.15, 'mask_optimizer': optax.sgd(0.1), **kwargs}
+    **{'penalty': 0.15, 'mask_optimizer': optax.sgd(0.1), **kwargs}
   )
 
 
@@ -80,26 +80,26 @@ def labels(params):
 
 
 OPTIMIZERS = {
-    'sgd': lambda: optax.sgd(0.05),
-    'momentum': lambda: optax.sgd(0.05, momentum=0.9, nesterov=True),
-    'adam': lambda: optax.adam(1e-2),
-    'adamw': lambda: optax.adamw(1e-2, weight_decay=0.1),
-    'lion': lambda: optax.lion(1e-3, weight_decay=0.1),
-    'muon': lambda: optax.contrib.muon(1e-2),
-    'adafactor': lambda: optax.adafactor(1e-2, min_dim_size_to_factor=2),
-    'clipped': lambda: optax.chain(
-        optax.clip_by_global_norm(0.1), optax.adam(1e-2)
-    ),
-    'partition': lambda: optax.partition(
-        {'matrix': optax.adam(1e-2), 'vector': optax.sgd(0.1)}, labels
-    ),
-    'masked': lambda: optax.masked(
-        optax.adam(1e-2), lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
-    ),
-    'multi_steps': lambda: optax.MultiSteps(optax.adam(1e-2), 3),
-    'scheduled': lambda: optax.inject_hyperparams(optax.adam)(
-        optax.cosine_decay_schedule(1e-2, 20)
-    ),
+  'sgd': lambda: optax.sgd(0.05),
+  'momentum': lambda: optax.sgd(0.05, momentum=0.9, nesterov=True),
+  'adam': lambda: optax.adam(1e-2),
+  'adamw': lambda: optax.adamw(1e-2, weight_decay=0.1),
+  'lion': lambda: optax.lion(1e-3, weight_decay=0.1),
+  'muon': lambda: optax.contrib.muon(1e-2),
+  'adafactor': lambda: optax.adafactor(1e-2, min_dim_size_to_factor=2),
+  'clipped': lambda: optax.chain(
+    optax.clip_by_global_norm(0.1), optax.adam(1e-2)
+  ),
+  'partition': lambda: optax.partition(
+    {'matrix': optax.adam(1e-2), 'vector': optax.sgd(0.1)}, labels
+  ),
+  'masked': lambda: optax.masked(
+    optax.adam(1e-2), lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+  ),
+  'multi_steps': lambda: optax.MultiSteps(optax.adam(1e-2), 3),
+  'scheduled': lambda: optax.inject_hyperparams(optax.adam)(
+    optax.cosine_decay_schedule(1e-2, 20)
+  ),
 }
 
 
@@ -111,8 +111,9 @@ def optimizer(request):
 def assert_pruned_are_zero(params, state):
   masks = scl_jax.get_masks(state)
   for p, m in zip(
-      jax.tree.leaves(params), jax.tree.structure(params).flatten_up_to(masks),
-      strict=True,
+    jax.tree.leaves(params),
+    jax.tree.structure(params).flatten_up_to(masks),
+    strict=True,
   ):
     if m is not None:
       assert set(np.unique(m)) <= {0.0, 1.0}
@@ -121,7 +122,6 @@ def assert_pruned_are_zero(params, state):
 
 
 class TestEveryOptimizer:
-
   def test_pruned_entries_are_exactly_zero_after_every_step(self, optimizer):
     tx = scl_jax.sparsify(optimizer, strong_rule())
     _, state, history = train(tx, make_params(), 24)
@@ -139,7 +139,7 @@ class TestEveryOptimizer:
     tx = scl_jax.sparsify(optimizer, strong_rule())
     params, state, _ = train(tx, make_params(), 12)
     expected = scl_jax.apply_masks(
-        scl_jax.get_sparsify_state(state).weights, scl_jax.get_masks(state)
+      scl_jax.get_sparsify_state(state).weights, scl_jax.get_masks(state)
     )
     chex.assert_trees_all_close(params, expected, rtol=1e-6, atol=1e-7)
 
@@ -149,10 +149,10 @@ class TestEveryOptimizer:
     rested = 0
     for (_, before), (_, after) in zip(history, history[1:], strict=False):
       for mask, old, new in zip(
-          jax.tree.leaves(scl_jax.get_masks(before)),
-          kernels(scl_jax.get_sparsify_state(before).weights),
-          kernels(scl_jax.get_sparsify_state(after).weights),
-          strict=True,
+        jax.tree.leaves(scl_jax.get_masks(before)),
+        kernels(scl_jax.get_sparsify_state(before).weights),
+        kernels(scl_jax.get_sparsify_state(after).weights),
+        strict=True,
       ):
         closed = np.asarray(mask) == 0
         rested += closed.sum()
@@ -167,7 +167,7 @@ class TestEveryOptimizer:
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.bfloat16.dtype}
     weights = scl_jax.get_sparsify_state(state).weights
     assert {w.dtype for w in jax.tree.leaves(weights)} == {
-        jnp.dtype(jnp.float32)
+      jnp.dtype(jnp.float32)
     }
     assert scl_jax.density(scl_jax.get_masks(state)) < 0.9
 
@@ -199,7 +199,7 @@ class TestWrappedInTurn:
 
   def test_in_multi_steps(self):
     tx = optax.MultiSteps(
-        scl_jax.sparsify(optax.adam(1e-2), strong_rule()), every_k_schedule=2
+      scl_jax.sparsify(optax.adam(1e-2), strong_rule()), every_k_schedule=2
     )
     params, state, _ = train(tx, make_params(), 48)
     assert_pruned_are_zero(params, state)
@@ -207,23 +207,23 @@ class TestWrappedInTurn:
 
   def test_in_partition(self):
     tx = optax.partition(
-        {
-            'matrix': scl_jax.sparsify(optax.adam(1e-2), strong_rule()),
-            'vector': optax.sgd(0.1),
-        },
-        labels,
+      {
+        'matrix': scl_jax.sparsify(optax.adam(1e-2), strong_rule()),
+        'vector': optax.sgd(0.1),
+      },
+      labels,
     )
     params, state, _ = train(tx, make_params(), 24)
     for p, m in zip(
-        [x for x in jax.tree.leaves(params) if x.ndim > 1],
-        jax.tree.leaves(scl_jax.get_masks(state)),
-        strict=True,
+      [x for x in jax.tree.leaves(params) if x.ndim > 1],
+      jax.tree.leaves(scl_jax.get_masks(state)),
+      strict=True,
     ):
       np.testing.assert_array_equal(np.asarray(p)[np.asarray(m) == 0], 0.0)
 
   def test_after_a_transformation_of_gradients(self):
     tx = optax.chain(
-        optax.clip(1.0), scl_jax.sparsify(optax.sgd(0.1), strong_rule())
+      optax.clip(1.0), scl_jax.sparsify(optax.sgd(0.1), strong_rule())
     )
     params, state, _ = train(tx, make_params(), 24)
     assert_pruned_are_zero(params, state)
@@ -267,48 +267,48 @@ class TestGradients:
     penalty = 0.01
     weights = make_params()
     tx = scl_jax.sparsify(
-        optax.sgd(1.0),
-        scl_jax.scl(
-            penalty,
-            normalizer=None,
-            mask_optimizer=optax.sgd(1.0),
-            box=None,
-            estimator=estimator,
-            granularity=granularity,
-        ),
+      optax.sgd(1.0),
+      scl_jax.scl(
+        penalty,
+        normalizer=None,
+        mask_optimizer=optax.sgd(1.0),
+        box=None,
+        estimator=estimator,
+        granularity=granularity,
+      ),
     )
     state = tx.init(weights)
     # Mask variables on both sides of the threshold.
     mask_params = jax.tree.map(
-        lambda m: jax.random.normal(jax.random.key(m.size), m.shape) * 0.6,
-        state.rule_state.mask_params,
+      lambda m: jax.random.normal(jax.random.key(m.size), m.shape) * 0.6,
+      state.rule_state.mask_params,
     )
     state = state._replace(
-        rule_state=state.rule_state._replace(mask_params=mask_params)
+      rule_state=state.rule_state._replace(mask_params=mask_params)
     )
     params = scl_jax.effective_params(weights, mask_params)
     sizes = jax.tree.map(
-        lambda w, m: None if m is None else jnp.full(m.shape, w.size / m.size),
-        weights,
-        mask_params,
+      lambda w, m: None if m is None else jnp.full(m.shape, w.size / m.size),
+      weights,
+      mask_params,
     )
     if granularity == (2, 2):  # (6, 5) and (5, 3) are cut into unequal blocks
       sizes = {
-          'Dense_0': {'kernel': np.outer([2, 2, 2], [2, 2, 1]), 'bias': None},
-          'Dense_1': {'kernel': np.outer([2, 2, 1], [2, 1]), 'bias': None},
+        'Dense_0': {'kernel': np.outer([2, 2, 2], [2, 2, 1]), 'bias': None},
+        'Dense_1': {'kernel': np.outer([2, 2, 1], [2, 1]), 'bias': None},
       }
 
     def objective(weights, mask_params):
       params = scl_jax.effective_params(
-          weights, mask_params, estimator=estimator
+        weights, mask_params, estimator=estimator
       )
       count = scl_jax.connection_count(
-          mask_params, costs=sizes, estimator=estimator
+        mask_params, costs=sizes, estimator=estimator
       )
       return loss_fn(params) + penalty * count
 
     weight_grads, mask_grads = jax.grad(objective, argnums=(0, 1))(
-        weights, mask_params
+      weights, mask_params
     )
     _, new = tx.update(jax.grad(loss_fn)(params), state, params)
     chex.assert_trees_all_close(
@@ -328,8 +328,8 @@ class TestGradients:
       return updates, state
 
     tx = scl_jax.sparsify(
-        optax.GradientTransformation(optax.init_empty_state, spy),
-        strong_rule(),
+      optax.GradientTransformation(optax.init_empty_state, spy),
+      strong_rule(),
     )
     params = make_params()
     state = tx.init(params)
@@ -342,7 +342,7 @@ class TestGradients:
     np.testing.assert_allclose(seen[0][0], live**0.5, rtol=1e-6)
     effective = scl_jax.effective_params(params, mask_params)
     np.testing.assert_allclose(
-        seen[0][1], optax.tree.norm(effective), rtol=1e-6
+      seen[0][1], optax.tree.norm(effective), rtol=1e-6
     )
 
   def test_extra_arguments_reach_the_optimizer(self):
@@ -353,8 +353,8 @@ class TestGradients:
       return updates, state
 
     tx = scl_jax.sparsify(
-        optax.GradientTransformationExtraArgs(optax.init_empty_state, update),
-        strong_rule(),
+      optax.GradientTransformationExtraArgs(optax.init_empty_state, update),
+      strong_rule(),
     )
     params = make_params()
     tx.update(params, tx.init(params), params, value=3.0)
@@ -371,18 +371,18 @@ def alternating_rule(resumes_weights):
 
   def masks(count, weights):
     return jax.tree.map(
-        lambda w: None
-        if w.ndim < 2
-        else jnp.ones_like(w).at[-(count % 2)].set(0.0),
-        weights,
+      lambda w: (
+        None if w.ndim < 2 else jnp.ones_like(w).at[-(count % 2)].set(0.0)
+      ),
+      weights,
     )
 
   return scl_jax.MaskRule(
-      init=lambda weights: ToyState(jnp.int32(0), masks(jnp.int32(0), weights)),
-      update=lambda grads, state, weights: ToyState(
-          state.count + 1, masks(state.count + 1, weights)
-      ),
-      resumes_weights=resumes_weights,
+    init=lambda weights: ToyState(jnp.int32(0), masks(jnp.int32(0), weights)),
+    update=lambda grads, state, weights: ToyState(
+      state.count + 1, masks(state.count + 1, weights)
+    ),
+    resumes_weights=resumes_weights,
   )
 
 
@@ -394,7 +394,7 @@ class TestOwnRule:
     tx = scl_jax.sparsify(optax.adam(1e-2), alternating_rule(True))
     new, _, _ = train(tx, params, 1)
     np.testing.assert_array_equal(
-        new['Dense_0']['kernel'][0], params['Dense_0']['kernel'][0]
+      new['Dense_0']['kernel'][0], params['Dense_0']['kernel'][0]
     )
 
   @pytest.mark.parametrize('name', ['adam', 'momentum', 'partition', 'muon'])
@@ -406,9 +406,9 @@ class TestOwnRule:
       regrown = -(step % 2)
       np.testing.assert_array_equal(new['Dense_0']['kernel'][regrown], 0.0)
       moments = [
-          leaf
-          for leaf in jax.tree.leaves(state.inner_state)
-          if leaf.shape == (6, 5)
+        leaf
+        for leaf in jax.tree.leaves(state.inner_state)
+        if leaf.shape == (6, 5)
       ]
       assert moments
       for moment in moments:
@@ -423,19 +423,18 @@ class TestOwnRule:
 
 
 class TestTrees:
-
   @pytest.mark.parametrize(
-      'params',
-      [
-          [jnp.ones((3, 4)), jnp.ones(4), jnp.ones((4, 2))],
-          ((jnp.ones((3, 4)), jnp.zeros(4)), (jnp.ones((4, 2)), jnp.zeros(2))),
-          {'w': jnp.ones((3, 4)), 'hole': None, 'b': jnp.zeros(4)},
-          {'w': jnp.ones((3, 4)), 'scale': 2.0, 'temperature': jnp.array(1.0)},
-          {'w': jnp.ones((3, 4)), 'n': jnp.arange(3), 'steps': 5},
-          {'weights': [jnp.ones((3, 4)), jnp.ones((4, 2))], 'biases': [1.0]},
-          jnp.ones((3, 4)),
-      ],
-      ids=['list', 'tuple', 'None', 'scalars', 'integers', 'named', 'array'],
+    'params',
+    [
+      [jnp.ones((3, 4)), jnp.ones(4), jnp.ones((4, 2))],
+      ((jnp.ones((3, 4)), jnp.zeros(4)), (jnp.ones((4, 2)), jnp.zeros(2))),
+      {'w': jnp.ones((3, 4)), 'hole': None, 'b': jnp.zeros(4)},
+      {'w': jnp.ones((3, 4)), 'scale': 2.0, 'temperature': jnp.array(1.0)},
+      {'w': jnp.ones((3, 4)), 'n': jnp.arange(3), 'steps': 5},
+      {'weights': [jnp.ones((3, 4)), jnp.ones((4, 2))], 'biases': [1.0]},
+      jnp.ones((3, 4)),
+    ],
+    ids=['list', 'tuple', 'None', 'scalars', 'integers', 'named', 'array'],
   )
   def test_kinds_of_trees(self, params):
     tx = scl_jax.sparsify(optax.adam(1e-2), strong_rule())
@@ -447,7 +446,7 @@ class TestTrees:
       new = optax.apply_updates(new, updates)
     assert jax.tree.structure(new) == jax.tree.structure(params)
     for old, leaf in zip(
-        jax.tree.leaves(params), jax.tree.leaves(new), strict=True
+      jax.tree.leaves(params), jax.tree.leaves(new), strict=True
     ):
       assert jnp.result_type(old) == jnp.result_type(leaf)
       if jnp.issubdtype(jnp.result_type(old), jnp.integer):
@@ -460,7 +459,7 @@ class TestTrees:
     params = {'w': jnp.ones((3, 4)), 'n': jnp.arange(3)}
     tx = scl_jax.sparsify(optax.adam(1e-2), strong_rule())
     grads = jax.grad(
-        lambda p: jnp.sum(p['w'] * p['n'][:, None]), allow_int=True
+      lambda p: jnp.sum(p['w'] * p['n'][:, None]), allow_int=True
     )(params)
     updates, _ = tx.update(grads, tx.init(params), params)
     np.testing.assert_array_equal(updates['n'], [0, 0, 0])
@@ -472,15 +471,13 @@ class TestTrees:
     chex.assert_trees_all_equal(treedef.unflatten(leaves), state)
 
   def test_sharded_params_give_a_sharded_state(self):
-    mesh = jax.make_mesh(
-        (2,), ('x',), axis_types=(jax.sharding.AxisType.Auto,)
-    )
+    mesh = jax.make_mesh((2,), ('x',), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.P('x', None))
     params = {'w': jax.device_put(jnp.ones((4, 6)), sharding)}
     tx = scl_jax.sparsify(optax.adam(1e-2), strong_rule())
     state = tx.init(params)
     new, state = jax.jit(
-        lambda p, s: one_step_with(tx, p, s, lambda p: jnp.sum(p['w'] ** 2))
+      lambda p, s: one_step_with(tx, p, s, lambda p: jnp.sum(p['w'] ** 2))
     )(params, state)
     assert state.weights['w'].sharding.is_equivalent_to(sharding, 2)
     mask_params = state.rule_state.mask_params['w']
@@ -494,7 +491,6 @@ def one_step_with(tx, params, state, loss):
 
 
 class TestErrors:
-
   def setup_method(self):
     self.tx = scl_jax.sparsify(optax.adam(1e-2), strong_rule())
     self.params = make_params()
@@ -511,7 +507,9 @@ class TestErrors:
 
   def test_gradients_of_another_tree(self):
     state = self.tx.init(self.params)
-    with pytest.raises(ValueError, match='updates must fit params.*: the leaf .Dense_1'):
+    with pytest.raises(
+      ValueError, match='updates must fit params.*: the leaf .Dense_1'
+    ):
       self.tx.update({'Dense_0': self.params['Dense_0']}, state, self.params)
 
   def test_gradients_of_another_shape(self):

@@ -60,9 +60,9 @@ _DENSE_BYTES, _SCL_BYTES = 28, 52
 def networks() -> dict[str, tuple[Callable[[], Any], Any, int]]:
   """Functions that give (params, loss), a batch's shape, and steps a turn."""
   return {
-      'LeNet-300-100, batch 128': (_lenet300, (128, 28, 28, 1), 100),
-      'ResNet-20, batch 128': (_resnet20, (128, 32, 32, 3), 2),
-      'MLP 4x(4096x4096), batch 32': (_mlp, (32, 4096), 2),
+    'LeNet-300-100, batch 128': (_lenet300, (128, 28, 28, 1), 100),
+    'ResNet-20, batch 128': (_resnet20, (128, 32, 32, 3), 2),
+    'MLP 4x(4096x4096), batch 32': (_mlp, (32, 4096), 2),
   }
 
 
@@ -71,20 +71,20 @@ def variants() -> dict[str, optax.GradientTransformation]:
   adam = optax.adam(1e-3)
   every_8 = scl_jax.normalize_by_feature_norm(0.92, update_every=8)
   return {
-      'dense': adam,
-      'scl': scl_jax.sparsify(adam, scl_jax.scl(penalty=5e-3)),
-      'scl, norm every 8 steps': scl_jax.sparsify(
-          adam, scl_jax.scl(penalty=5e-3, normalizer=every_8)
-      ),
-      'scl, no norm': scl_jax.sparsify(
-          adam, scl_jax.scl(penalty=5e-3, normalizer=None)
-      ),
-      'scl, target density': scl_jax.sparsify(
-          adam, scl_jax.scl(target_density=0.01, freeze_step=10**9)
-      ),
-      'scl, frozen': scl_jax.sparsify(
-          adam, scl_jax.scl(penalty=5e-3, freeze_step=1)
-      ),
+    'dense': adam,
+    'scl': scl_jax.sparsify(adam, scl_jax.scl(penalty=5e-3)),
+    'scl, norm every 8 steps': scl_jax.sparsify(
+      adam, scl_jax.scl(penalty=5e-3, normalizer=every_8)
+    ),
+    'scl, no norm': scl_jax.sparsify(
+      adam, scl_jax.scl(penalty=5e-3, normalizer=None)
+    ),
+    'scl, target density': scl_jax.sparsify(
+      adam, scl_jax.scl(target_density=0.01, freeze_step=10**9)
+    ),
+    'scl, frozen': scl_jax.sparsify(
+      adam, scl_jax.scl(penalty=5e-3, freeze_step=1)
+    ),
   }
 
 
@@ -99,7 +99,7 @@ def measure(make: Callable[[], Any], shape: Any, steps: int) -> dict[str, Any]:
   for name, tx in variants().items():
     state = tx.init(params)
     state_bytes[name] = (
-        sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / count
+      sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / count
     )
     run = _make_run(tx, loss_fn, inputs, steps, unroll)
     runs[name] = [run, (jax.tree.map(jnp.copy, params), state)]
@@ -123,11 +123,11 @@ def measure(make: Callable[[], Any], shape: Any, steps: int) -> dict[str, Any]:
     updates = float(np.median(seconds[name + ' update']))
     dense_update = float(np.median(seconds['dense update']))
     row = {
-        'milliseconds': 1e3 * float(np.median(seconds[name])),
-        'ratio': float(quartiles[1]),
-        'ratio_quartiles': [float(quartiles[0]), float(quartiles[2])],
-        'update_milliseconds': 1e3 * updates,
-        'state_bytes_per_parameter': state_bytes[name],
+      'milliseconds': 1e3 * float(np.median(seconds[name])),
+      'ratio': float(quartiles[1]),
+      'ratio_quartiles': [float(quartiles[0]), float(quartiles[2])],
+      'update_milliseconds': 1e3 * updates,
+      'state_bytes_per_parameter': state_bytes[name],
     }
     if name == 'scl':
       floor = dense_update * _SCL_BYTES / _DENSE_BYTES
@@ -178,7 +178,7 @@ def _lenet300():
   def loss_fn(params, images):
     logits = model.apply(params, images)
     return optax.softmax_cross_entropy_with_integer_labels(
-        logits, labels
+      logits, labels
     ).mean()
 
   return params, loss_fn
@@ -191,13 +191,13 @@ def _resnet20():
 
   def loss_fn(params, images):
     logits, _ = model.apply(
-        {**variables, 'params': params},
-        images,
-        train=True,
-        mutable=['batch_stats'],
+      {**variables, 'params': params},
+      images,
+      train=True,
+      mutable=['batch_stats'],
     )
     return optax.softmax_cross_entropy_with_integer_labels(
-        logits, labels
+      logits, labels
     ).mean()
 
   return variables['params'], loss_fn
@@ -206,7 +206,7 @@ def _resnet20():
 def _mlp():
   keys = jax.random.split(jax.random.key(0), 4)
   params = [
-      {'kernel': jax.random.normal(key, (4096, 4096)) / 64} for key in keys
+    {'kernel': jax.random.normal(key, (4096, 4096)) / 64} for key in keys
   ]
 
   def loss_fn(params, x):
@@ -221,12 +221,12 @@ def main(argv: list[str]) -> None:
   """Measures, prints a table and writes JSON."""
   del argv
   report = {
-      'command': 'python -m experiments.benchmarks.step_time',
-      'jax': jax.__version__,
-      'device': str(jax.devices()[0]),
-      'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-      'rounds': _ROUNDS.value,
-      'networks': {},
+    'command': 'python -m experiments.benchmarks.step_time',
+    'jax': jax.__version__,
+    'device': str(jax.devices()[0]),
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'rounds': _ROUNDS.value,
+    'networks': {},
   }
   for name, arguments in networks().items():
     if _ONLY.value and not any(part in name for part in _ONLY.value):
@@ -237,15 +237,15 @@ def main(argv: list[str]) -> None:
     for variant, row in table.items():
       low, high = row['ratio_quartiles']
       extra = (
-          f', update {row["update_over_floor"]:.2f} x floor'
-          if 'update_over_floor' in row
-          else ''
+        f', update {row["update_over_floor"]:.2f} x floor'
+        if 'update_over_floor' in row
+        else ''
       )
       print(
-          f'  {variant:24} {row["milliseconds"]:9.3f} ms  x {row["ratio"]:.3f}'
-          f' ({low:.3f} to {high:.3f})  update'
-          f' {row["update_milliseconds"]:8.3f} ms, state'
-          f' {row["state_bytes_per_parameter"]:.1f} B/parameter{extra}'
+        f'  {variant:24} {row["milliseconds"]:9.3f} ms  x {row["ratio"]:.3f}'
+        f' ({low:.3f} to {high:.3f})  update'
+        f' {row["update_milliseconds"]:8.3f} ms, state'
+        f' {row["state_bytes_per_parameter"]:.1f} B/parameter{extra}'
       )
   if _OUTPUT.value:
     with open(_OUTPUT.value, 'w', encoding='utf-8') as file:

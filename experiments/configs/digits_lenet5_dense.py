@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-5 (20-50-500-10) on scikit-learn's digits, enlarged, dense.
 
-    python -m experiments.main --config=experiments/configs/digits_lenet5_dense.py \
+python -m experiments.main --config=experiments/configs/digits_lenet5_dense.py \
         --workdir=workdirs/digits_lenet5_dense
 """
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-5 (20-50-500-10) on scikit-learn's digits, enlarged, with SCL.
 
-    python -m experiments.main --config=experiments/configs/digits_lenet5_scl.py \
+python -m experiments.main --config=experiments/configs/digits_lenet5_scl.py \
         --workdir=workdirs/digits_lenet5_scl
 """
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-300-100 on scikit-learn's digits, dense.
 
-    python -m experiments.main --config=experiments/configs/digits_mlp_dense.py \
+python -m experiments.main --config=experiments/configs/digits_mlp_dense.py \
         --workdir=workdirs/digits_mlp_dense
 """
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-300-100 on scikit-learn's digits with SCL: the embedded demo.
 
-    python -m experiments.main --config=experiments/configs/digits_mlp_scl.py \
+python -m experiments.main --config=experiments/configs/digits_mlp_scl.py \
         --workdir=workdirs/digits_mlp_scl
 """
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-300-100 on MNIST, dense.
 
-    python -m experiments.main --config=experiments/configs/mnist_lenet300_dense.py \
+python -m experiments.main --config=experiments/configs/mnist_lenet300_dense.py \
         --workdir=workdirs/mnist_lenet300_dense
 """
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-300-100 on MNIST with SCL.
 
-    python -m experiments.main --config=experiments/configs/mnist_lenet300_scl.py \
+python -m experiments.main --config=experiments/configs/mnist_lenet300_scl.py \
         --workdir=workdirs/mnist_lenet300_scl
 """
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-5 (20-50-500-10) on MNIST, dense.
 
-    python -m experiments.main --config=experiments/configs/mnist_lenet5_dense.py \
+python -m experiments.main --config=experiments/configs/mnist_lenet5_dense.py \
         --workdir=workdirs/mnist_lenet5_dense
 """
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """LeNet-5 (20-50-500-10) on MNIST with SCL.
 
-    python -m experiments.main --config=experiments/configs/mnist_lenet5_scl.py \
+python -m experiments.main --config=experiments/configs/mnist_lenet5_scl.py \
         --workdir=workdirs/mnist_lenet5_scl
 """
 

@@ -21,10 +21,12 @@ from flax import linen as nn
 
 from experiments.models import lenet
 
-MODELS: Mapping[str, type[nn.Module]] = types.MappingProxyType({
+MODELS: Mapping[str, type[nn.Module]] = types.MappingProxyType(
+  {
     'lenet300': lenet.LeNet300,
     'lenet5': lenet.LeNet5,
-})
+  }
+)
 
 
 def create_model(name: str, num_classes: int) -> nn.Module:
@@ -43,6 +45,6 @@ def create_model(name: str, num_classes: int) -> nn.Module:
   """
   if name not in MODELS:
     raise ValueError(
-        f'config.model must be one of {", ".join(MODELS)}; got {name!r}.'
+      f'config.model must be one of {", ".join(MODELS)}; got {name!r}.'
     )
   return MODELS[name](num_classes=num_classes)

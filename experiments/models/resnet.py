@@ -42,7 +42,7 @@ class ResNet(nn.Module):
     if self.depth % 6 != 2:
       raise ValueError(f'depth must be 6 n + 2, such as 20; got {self.depth}.')
     conv = functools.partial(
-        nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal()
+      nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal()
     )
     norm = functools.partial(nn.BatchNorm, use_running_average=not train)
     x = nn.relu(norm()(conv(16, (3, 3))(images)))
@@ -54,8 +54,8 @@ class ResNet(nn.Module):
         if stride > 1:
           missing = features - x.shape[-1]
           x = jnp.pad(
-              x[:, ::stride, ::stride],
-              ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)),
+            x[:, ::stride, ::stride],
+            ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)),
           )
         x = nn.relu(x + y)
     return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))

@@ -14,5 +14,5 @@
 # ==============================================================================
 """Rules: the methods that decide masks, one a file."""
 
-from scl_jax.rules.scl import scl as scl
 from scl_jax.rules.scl import SCLState as SCLState
+from scl_jax.rules.scl import scl as scl

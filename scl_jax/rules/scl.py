@@ -73,22 +73,22 @@ class SCLState(NamedTuple):
 
 
 def scl(
-    penalty: optax.ScalarOrSchedule | None = None,
-    *,
-    target_density: ArrayLike | None = None,
-    freeze_step: int | None = None,
-    ramp: float = 0.3,
-    normalizer: optax.GradientTransformation
-    | Literal['feature_norm']
-    | None = 'feature_norm',
-    mask_optimizer: optax.GradientTransformation | None = None,
-    box: ArrayLike | None = 0.3,
-    estimator: ste.Estimator = 'identity',
-    init_value: float = 0.3,
-    penalty_order: Literal['after', 'before'] = 'after',
-    prunable: Prunable = None,
-    feature_axes: features.FeatureAxes = None,
-    granularity: masks_lib.Granularity = 'connection',
+  penalty: optax.ScalarOrSchedule | None = None,
+  *,
+  target_density: ArrayLike | None = None,
+  freeze_step: int | None = None,
+  ramp: float = 0.3,
+  normalizer: optax.GradientTransformation
+  | Literal['feature_norm']
+  | None = 'feature_norm',
+  mask_optimizer: optax.GradientTransformation | None = None,
+  box: ArrayLike | None = 0.3,
+  estimator: ste.Estimator = 'identity',
+  init_value: float = 0.3,
+  penalty_order: Literal['after', 'before'] = 'after',
+  prunable: Prunable = None,
+  feature_axes: features.FeatureAxes = None,
+  granularity: masks_lib.Granularity = 'connection',
 ) -> MaskRule:
   r"""Sparse Connectivity Learning: masks that are trained with the weights.
 
@@ -151,7 +151,7 @@ def scl(
     ... )
   """
   _check_arguments(
-      penalty, target_density, freeze_step, ramp, init_value, box, penalty_order
+    penalty, target_density, freeze_step, ramp, init_value, box, penalty_order
   )
   derivative = ste.get_estimator(estimator)
   # Two chains: what happens to the gradient of each connection, and what
@@ -159,123 +159,121 @@ def scl(
   normalize = _normalizer(normalizer, feature_axes)
 
   by_variable = optax.chain(
-      optax.sgd(_default_schedule(freeze_step))
-      if mask_optimizer is None
-      else mask_optimizer,
-      optax.identity() if box is None else transforms.keep_params_in_box(box),
+    optax.sgd(_default_schedule(freeze_step))
+    if mask_optimizer is None
+    else mask_optimizer,
+    optax.identity() if box is None else transforms.keep_params_in_box(box),
   )
 
   def init_fn(weights):
     mask_params = masks_lib.init_mask_params(
-        weights,
-        prunable=prunable,
-        init_value=init_value,
-        granularity=granularity,
-        feature_axes=feature_axes,
+      weights,
+      prunable=prunable,
+      init_value=init_value,
+      granularity=granularity,
+      feature_axes=feature_axes,
     )
     connections = jax.tree.map(
-        lambda w, m: None if m is None else w.astype(jnp.float32),
-        weights,
-        mask_params,
+      lambda w, m: None if m is None else w.astype(jnp.float32),
+      weights,
+      mask_params,
     )
     features.check_feature_axes(feature_axes, connections)
     price = jnp.asarray(
-        0.0
-        if penalty is None
-        else penalty(0)
-        if callable(penalty)
-        else penalty,
-        jnp.float32,
+      0.0 if penalty is None else penalty(0) if callable(penalty) else penalty,
+      jnp.float32,
     )
     return SCLState(
-        count=jnp.zeros((), jnp.int32),
-        mask_params=mask_params,
-        penalty=price,
-        normalizer_state=normalize.init(connections),
-        optimizer_state=by_variable.init(mask_params),
-        control_state=None
-        if target_density is None
-        else control.init_control(target_density),
-        budget=None
-        if target_density is None
-        else _budget(target_density, connections),
+      count=jnp.zeros((), jnp.int32),
+      mask_params=mask_params,
+      penalty=price,
+      normalizer_state=normalize.init(connections),
+      optimizer_state=by_variable.init(mask_params),
+      control_state=None
+      if target_density is None
+      else control.init_control(target_density),
+      budget=None
+      if target_density is None
+      else _budget(target_density, connections),
     )
 
   def update_fn(grads, state, weights):
     if freeze_step is None:
       return move(grads, state, weights)
     return jax.lax.cond(
-        state.count < freeze_step,
-        lambda: move(grads, state, weights),
-        lambda: state._replace(count=optax.safe_increment(state.count)),
+      state.count < freeze_step,
+      lambda: move(grads, state, weights),
+      lambda: state._replace(count=optax.safe_increment(state.count)),
     )
 
   def move(grads, state, weights):
     mask_params = state.mask_params
     sizes = jax.tree.map(
-        lambda m, w: masks_lib.variable_sizes(m.shape, w.shape),
-        mask_params,
-        _prunable_only(weights, mask_params),
+      lambda m, w: masks_lib.variable_sizes(m.shape, w.shape),
+      mask_params,
+      _prunable_only(weights, mask_params),
     )
     expanded = jax.tree.map(
-        lambda w, m: None if m is None else masks_lib.expand(m, w.shape),
-        weights,
-        mask_params,
+      lambda w, m: None if m is None else masks_lib.expand(m, w.shape),
+      weights,
+      mask_params,
     )
     mask_grads = jax.tree.map(
-        lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
-        expanded,
-        _prunable_only(grads, expanded),
-        _prunable_only(weights, expanded),
+      lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
+      expanded,
+      _prunable_only(grads, expanded),
+      _prunable_only(weights, expanded),
     )
 
     if penalty_order == 'after':
       mask_grads, normalizer_state = normalize.update(
-          mask_grads, state.normalizer_state, expanded
+        mask_grads, state.normalizer_state, expanded
       )
     price, control_state = next_penalty(state, mask_grads, sizes)
     charge = transforms.add_connection_penalty(price, derivative=derivative)
     mask_grads, _ = charge.update(mask_grads, optax.EmptyState(), expanded)
     if penalty_order == 'before':
       mask_grads, normalizer_state = normalize.update(
-          mask_grads, state.normalizer_state, expanded
+        mask_grads, state.normalizer_state, expanded
       )
 
     mask_grads = jax.tree.map(
-        lambda m, g, n: masks_lib.contract(g, m.shape)
-        / (1 if normalizer is None else n.astype(m.dtype)),
-        mask_params,
-        mask_grads,
-        sizes,
+      lambda m, g, n: (
+        masks_lib.contract(g, m.shape)
+        / (1 if normalizer is None else n.astype(m.dtype))
+      ),
+      mask_params,
+      mask_grads,
+      sizes,
     )
     steps, optimizer_state = by_variable.update(
-        mask_grads, state.optimizer_state, mask_params
+      mask_grads, state.optimizer_state, mask_params
     )
     mask_params = optax.apply_updates(mask_params, steps)
     if control_state is not None:
       mask_params = jax.lax.cond(
-          state.count == freeze_step - 1,
-          lambda: _cut(mask_params, sizes, state.budget),
-          lambda: mask_params,
+        state.count == freeze_step - 1,
+        lambda: _cut(mask_params, sizes, state.budget),
+        lambda: mask_params,
       )
     return SCLState(
-        count=optax.safe_increment(state.count),
-        mask_params=mask_params,
-        penalty=price,
-        normalizer_state=normalizer_state,
-        optimizer_state=optimizer_state,
-        control_state=control_state,
-        budget=state.budget,
+      count=optax.safe_increment(state.count),
+      mask_params=mask_params,
+      penalty=price,
+      normalizer_state=normalizer_state,
+      optimizer_state=optimizer_state,
+      control_state=control_state,
+      budget=state.budget,
     )
 
   def next_penalty(state, mask_grads, sizes):
     if state.control_state is not None:
       return control.update_control(
-          control.measure_scale(state.control_state, mask_grads),
-          state.count,
-          _density(state.masks, sizes) / _AIM,
-          num_steps=freeze_step,
-          ramp_steps=ramp * freeze_step,
+        control.measure_scale(state.control_state, mask_grads),
+        state.count,
+        _density(state.masks, sizes) / _AIM,
+        num_steps=freeze_step,
+        ramp_steps=ramp * freeze_step,
       )
     if callable(penalty):
       return jnp.asarray(penalty(state.count), jnp.float32), None
@@ -286,7 +284,7 @@ def scl(
 
 def _prunable_only(tree: PyTree, mask_params: PyTree) -> PyTree:
   return jax.tree.map(
-      lambda leaf, m: None if m is None else leaf, tree, mask_params
+    lambda leaf, m: None if m is None else leaf, tree, mask_params
   )
 
 
@@ -294,11 +292,11 @@ def _cut(mask_params: PyTree, sizes: PyTree, budget: jax.Array) -> PyTree:
   """Puts the highest mask variables above 0 and the others below."""
   keep = thresholding.keep_highest(mask_params, budget, costs=sizes)
   return jax.tree.map(
-      lambda m, k: jnp.where(
-          k > 0, jnp.maximum(m, _OPEN), jnp.minimum(m, _CLOSED)
-      ),
-      mask_params,
-      keep,
+    lambda m, k: jnp.where(
+      k > 0, jnp.maximum(m, _OPEN), jnp.minimum(m, _CLOSED)
+    ),
+    mask_params,
+    keep,
   )
 
 
@@ -314,12 +312,12 @@ def _budget(target_density: ArrayLike, connections: PyTree) -> jax.Array:
 def _density(masks: PyTree, sizes: PyTree) -> jax.Array:
   """The share of live connections, of masks that stand for several."""
   live = jax.tree.map(
-      lambda mask, n: jnp.sum(mask * n, dtype=jnp.float32), masks, sizes
+    lambda mask, n: jnp.sum(mask * n, dtype=jnp.float32), masks, sizes
   )
   total = jax.tree.map(
-      lambda mask, n: float(np.sum(np.broadcast_to(n, mask.shape))),
-      masks,
-      sizes,
+    lambda mask, n: float(np.sum(np.broadcast_to(n, mask.shape))),
+    masks,
+    sizes,
   )
   return sum(jax.tree.leaves(live)) / sum(jax.tree.leaves(total))
 
@@ -329,85 +327,85 @@ def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
   if freeze_step is None:
     return 0.05
   return optax.linear_schedule(
-      0.05, 0.0, freeze_step - (7 * freeze_step) // 10, (7 * freeze_step) // 10
+    0.05, 0.0, freeze_step - (7 * freeze_step) // 10, (7 * freeze_step) // 10
   )
 
 
 def _normalizer(
-    normalizer: optax.GradientTransformation | str | None,
-    feature_axes: features.FeatureAxes,
+  normalizer: optax.GradientTransformation | str | None,
+  feature_axes: features.FeatureAxes,
 ) -> optax.GradientTransformation:
   if normalizer is None:
     return optax.identity()
   if isinstance(normalizer, str) and normalizer == 'feature_norm':
     resolve = features.resolve_feature_axes(feature_axes)
     return transforms.normalize_by_feature_norm(
-        decay=0.99,
-        feature_axes=lambda key_path, leaf: resolve(
-            tree_lib.path_string(key_path), leaf
-        ),
+      decay=0.99,
+      feature_axes=lambda key_path, leaf: resolve(
+        tree_lib.path_string(key_path), leaf
+      ),
     )
   if hasattr(normalizer, 'init') and hasattr(normalizer, 'update'):
     return normalizer
   raise ValueError(
-      "normalizer must be 'feature_norm', None or an optax transformation, got "
-      f'{normalizer!r}.'
+    "normalizer must be 'feature_norm', None or an optax transformation, got "
+    f'{normalizer!r}.'
   )
 
 
 def _check_arguments(
-    penalty: Any,
-    target_density: Any,
-    freeze_step: Any,
-    ramp: float,
-    init_value: float,
-    box: Any,
-    penalty_order: str,
+  penalty: Any,
+  target_density: Any,
+  freeze_step: Any,
+  ramp: float,
+  init_value: float,
+  box: Any,
+  penalty_order: str,
 ) -> None:
   if (penalty is None) == (target_density is None):
     raise ValueError(
-        'Give exactly one of penalty and target_density; got '
-        f'penalty={penalty} and target_density={target_density}.'
+      'Give exactly one of penalty and target_density; got '
+      f'penalty={penalty} and target_density={target_density}.'
     )
   if target_density is not None and freeze_step is None:
     raise ValueError(
-        'target_density needs freeze_step, the step at which the density is '
-        'made exact; three quarters of the run is a good choice.'
+      'target_density needs freeze_step, the step at which the density is '
+      'made exact; three quarters of the run is a good choice.'
     )
   _check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
   _check_scalar(
-      'target_density', target_density, lambda x: 0 < x <= 1, 'in (0, 1]'
+    'target_density', target_density, lambda x: 0 < x <= 1, 'in (0, 1]'
   )
   _check_scalar(
-      'freeze_step',
-      freeze_step,
-      lambda x: x >= 1 and x == int(x),
-      'a whole number of steps >= 1',
+    'freeze_step',
+    freeze_step,
+    lambda x: x >= 1 and x == int(x),
+    'a whole number of steps >= 1',
   )
   _check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
   _check_scalar('box', box, lambda x: x > 0, '> 0')
   _check_scalar('init_value', init_value, lambda _: True, 'finite')
   if isinstance(box, numbers.Real) and abs(init_value) > box:
     raise ValueError(
-        f'init_value must lie within the box; got init_value={init_value} and '
-        f'box={box}.'
+      f'init_value must lie within the box; got init_value={init_value} and '
+      f'box={box}.'
     )
   if penalty_order not in ('after', 'before'):
     raise ValueError(
-        f"penalty_order must be 'after' or 'before', got {penalty_order!r}."
+      f"penalty_order must be 'after' or 'before', got {penalty_order!r}."
     )
 
 
 def _check_scalar(
-    name: str, value: Any, is_good: Callable[[Any], bool], expected: str
+  name: str, value: Any, is_good: Callable[[Any], bool], expected: str
 ) -> None:
   """What is traced or a schedule cannot be checked, and `None` need not be."""
   if value is None or callable(value) or isinstance(value, jax.core.Tracer):
     return
   if np.ndim(value):
     raise ValueError(
-        f'{name} must be one number, got shape {np.shape(value)}; train '
-        'several networks at once with jax.vmap.'
+      f'{name} must be one number, got shape {np.shape(value)}; train '
+      'several networks at once with jax.vmap.'
     )
   try:
     is_fine = math.isfinite(value) and bool(is_good(value))

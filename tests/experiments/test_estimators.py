@@ -41,7 +41,7 @@ def test_with_the_principle_none_is(name):
 
 
 @pytest.mark.parametrize(
-    ('name', 'shares'), [('identity', (0.3, 0.7)), ('leaky_relu', (0.041, 0.189))]
+  ('name', 'shares'), [('identity', (0.3, 0.7)), ('leaky_relu', (0.041, 0.189))]
 )
 def test_share_of_time_open(name, shares):
   derivative = ste.ESTIMATORS[name]

@@ -53,12 +53,12 @@ def test_enlarged_images_hold_the_same_pixels():
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        ({'validation_size': 1437}, r'in \[0, 1437\).*got 1437'),
-        ({'validation_size': -1}, 'validation_size'),
-        ({'image_size': 7}, 'image_size must be at least.*8x8; got 7'),
-    ],
+  ('arguments', 'message'),
+  [
+    ({'validation_size': 1437}, r'in \[0, 1437\).*got 1437'),
+    ({'validation_size': -1}, 'validation_size'),
+    ({'image_size': 7}, 'image_size must be at least.*8x8; got 7'),
+  ],
 )
 def test_impossible_sizes(arguments, message):
   with pytest.raises(ValueError, match=message):
@@ -81,10 +81,8 @@ def test_data_set_that_is_not_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(
-    not os.path.isdir(
-        os.path.join(os.environ.get('TFDS_DATA_DIR', ''), 'mnist')
-    ),
-    reason='MNIST is not prepared in TFDS_DATA_DIR',
+  not os.path.isdir(os.path.join(os.environ.get('TFDS_DATA_DIR', ''), 'mnist')),
+  reason='MNIST is not prepared in TFDS_DATA_DIR',
 )
 def test_real_mnist():
   dataset = input_pipeline.load_dataset('mnist', validation_size=5000)

@@ -28,11 +28,11 @@ def count(params):
 
 
 @pytest.mark.parametrize(
-    ('name', 'parameters', 'weights', 'macs'),
-    [
-        ('lenet300', 266_610, 266_200, 266_200),
-        ('lenet5', 431_080, 430_500, 2_293_000),
-    ],
+  ('name', 'parameters', 'weights', 'macs'),
+  [
+    ('lenet300', 266_610, 266_200, 266_200),
+    ('lenet5', 431_080, 430_500, 2_293_000),
+  ],
 )
 def test_lenets_have_the_published_sizes(name, parameters, weights, macs):
   model = models.create_model(name, 10)
@@ -43,19 +43,19 @@ def test_lenets_have_the_published_sizes(name, parameters, weights, macs):
   prunable = jax.tree.map(lambda p, c: p if c else None, params, chosen)
   assert count(prunable) == weights
   costs = scl_jax.costs(
-      lambda p, x: model.apply({'params': p}, x), params, images
+    lambda p, x: model.apply({'params': p}, x), params, images
   )
   total = jax.tree.map(lambda p, c: p.size * c, params, costs)
   assert sum(jax.tree.leaves(total)) == macs
 
 
 @pytest.mark.parametrize(
-    ('depth', 'parameters'), [(20, 269_722), (32, 464_154), (56, 853_018)]
+  ('depth', 'parameters'), [(20, 269_722), (32, 464_154), (56, 853_018)]
 )
 def test_resnets_have_the_published_sizes(depth, parameters):
   model = resnet.ResNet(depth)
   variables = jax.eval_shape(
-      model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
   )
   assert count(variables['params']) == parameters
 

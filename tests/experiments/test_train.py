@@ -31,10 +31,10 @@ from experiments import train
 from experiments.configs import digits_lenet5_scl
 from experiments.configs import digits_mlp_dense
 from experiments.configs import digits_mlp_scl
-from experiments.configs import mnist_lenet300_dense
-from experiments.configs import mnist_lenet300_scl
 from experiments.configs import mnist_lenet5_dense
 from experiments.configs import mnist_lenet5_scl
+from experiments.configs import mnist_lenet300_dense
+from experiments.configs import mnist_lenet300_scl
 import scl_jax
 
 
@@ -62,7 +62,13 @@ def test_command_line(tmp_path):
       ],
       capture_output=True, text=True, check=True,
   ).stdout  # fmt: skip
-  for column in ('connections', 'live', 'density', 'dead features', 'live MACs'):
+  for column in (
+    'connections',
+    'live',
+    'density',
+    'dead features',
+    'live MACs',
+  ):
     assert column in output
   dense = float(re.search(r'dense +test accuracy ([\d.]+)%', output)[1])
   sparse = float(re.search(r'scl +test accuracy ([\d.]+)%', output)[1])
@@ -103,7 +109,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, module):
   config.seed = 1
   train.train_and_evaluate(config, str(tmp_path / 'c'))
   assert read(tmp_path / 'a', 'metrics.jsonl') != read(
-      tmp_path / 'c', 'metrics.jsonl'
+    tmp_path / 'c', 'metrics.jsonl'
   )
 
 
@@ -112,12 +118,12 @@ def test_checkpoint_holds_the_network_of_the_result(tmp_path):
   result = train.train_and_evaluate(config, str(tmp_path))
   assert result['density'] == pytest.approx(0.1, abs=1e-5)
   params = {
-      f'Dense_{i}': {'kernel': jnp.zeros(shape), 'bias': jnp.zeros(shape[1])}
-      for i, shape in enumerate([(64, 300), (300, 100), (100, 10)])
+    f'Dense_{i}': {'kernel': jnp.zeros(shape), 'bias': jnp.zeros(shape[1])}
+    for i, shape in enumerate([(64, 300), (300, 100), (100, 10)])
   }
   masks = jax.tree.map(lambda p: p if p.ndim > 1 else None, params)
   arrays = checkpointing.restore(
-      str(tmp_path), {'params': params, 'masks': masks}
+    str(tmp_path), {'params': params, 'masks': masks}
   )
   assert scl_jax.density(arrays['masks']) == pytest.approx(0.1, abs=1e-5)
   for i in range(3):
@@ -144,13 +150,13 @@ def test_methods_start_from_the_same_weights_and_batches():
 
 
 @pytest.mark.parametrize(
-    ('module', 'fields'),
-    [
-        (mnist_lenet300_scl, ('lenet300', 'scl')),
-        (mnist_lenet300_dense, ('lenet300', 'dense')),
-        (mnist_lenet5_scl, ('lenet5', 'scl')),
-        (mnist_lenet5_dense, ('lenet5', 'dense')),
-    ],
+  ('module', 'fields'),
+  [
+    (mnist_lenet300_scl, ('lenet300', 'scl')),
+    (mnist_lenet300_dense, ('lenet300', 'dense')),
+    (mnist_lenet5_scl, ('lenet5', 'scl')),
+    (mnist_lenet5_dense, ('lenet5', 'dense')),
+  ],
 )
 def test_mnist_configs(module, fields):
   config = module.get_config()
@@ -159,15 +165,15 @@ def test_mnist_configs(module, fields):
 
 
 @pytest.mark.parametrize(
-    ('fields', 'message'),
-    [
-        ({'batch_size': 5000}, 'config.batch_size.*1237; got 5000'),
-        ({'batch_size': 0}, 'config.batch_size'),
-        ({'epochs': 0}, 'config.epochs must be >= 1, got 0'),
-        ({'method': 'prune'}, "'dense' or 'scl'; got 'prune'"),
-        ({'model': 'resnet'}, "got 'resnet'"),
-        ({'target_density': 2.0}, r'target_density must be in \(0, 1\]'),
-    ],
+  ('fields', 'message'),
+  [
+    ({'batch_size': 5000}, 'config.batch_size.*1237; got 5000'),
+    ({'batch_size': 0}, 'config.batch_size'),
+    ({'epochs': 0}, 'config.epochs must be >= 1, got 0'),
+    ({'method': 'prune'}, "'dense' or 'scl'; got 'prune'"),
+    ({'model': 'resnet'}, "got 'resnet'"),
+    ({'target_density': 2.0}, r'target_density must be in \(0, 1\]'),
+  ],
 )
 def test_bad_configs(tmp_path, fields, message):
   with pytest.raises(ValueError, match=message):
@@ -175,7 +181,6 @@ def test_bad_configs(tmp_path, fields, message):
 
 
 class TestSweep:
-
   def config(self):
     return short_config(densities=(1.0, 0.2), penalties=(0.02,), seeds=2)
 
@@ -208,7 +213,7 @@ class TestSweep:
 
   def test_refuses_the_results_of_another_config(self, tmp_path):
     (tmp_path / 'results.json').write_text(
-        json.dumps({'config': {'epochs': 3}, 'points': []})
+      json.dumps({'config': {'epochs': 3}, 'points': []})
     )
     with pytest.raises(ValueError, match=r"differ: \[.*'epochs'"):
       sweep.sweep(self.config(), str(tmp_path))
@@ -221,10 +226,12 @@ class TestSweep:
 
   def test_means_and_standard_deviations(self):
     point = {'field': 'penalty', 'value': 0.1, 'live': 3, 'seconds': 1.0}
-    rows = sweep.summarise([
+    rows = sweep.summarise(
+      [
         {**point, 'accuracy': a, 'density': d}
         for a, d in [(0.9, 0.1), (0.92, 0.2), (0.97, 0.3)]
-    ])
+      ]
+    )
     assert len(rows) == 1
     np.testing.assert_allclose(rows[0]['accuracy'], 93.0)
     np.testing.assert_allclose(rows[0]['accuracy_std'], 13**0.5)

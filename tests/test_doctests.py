@@ -12,7 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Doctests see the package, as a reader of an example would have it."""
+"""Every example in a docstring runs and shows what it says."""
+
+import doctest
+import importlib
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +25,27 @@ import pytest
 
 import scl_jax
 
+MODULES = [
+  module.name
+  for module in pkgutil.walk_packages(scl_jax.__path__, 'scl_jax.')
+  if not module.ispkg
+]
 
-@pytest.fixture(autouse=True)
-def _doctest_names(doctest_namespace):
-  doctest_namespace.update(jax=jax, jnp=jnp, optax=optax, scl_jax=scl_jax)
+
+@pytest.mark.parametrize('name', MODULES)
+def test_examples(name):
+  module = importlib.import_module(name)
+  names = {'jax': jax, 'jnp': jnp, 'optax': optax, 'scl_jax': scl_jax}
+  result = doctest.testmod(module, extraglobs=names)
+  assert result.failed == 0
+
+
+def test_there_are_examples():
+  finder = doctest.DocTestFinder(exclude_empty=True)
+  found = [
+    test
+    for name in MODULES
+    for test in finder.find(importlib.import_module(name))
+    if test.examples
+  ]
+  assert len(found) > 15
