@@ -8,7 +8,7 @@ JOBS ?= 4
 ARGS ?=
 
 EXTRAS := experiments,test,dev,notebooks
-LIBRARY_TESTS := scl_jax tests --ignore=tests/experiments \
+LIBRARY_TESTS := tests --ignore=tests/experiments \
   --ignore=tests/notebooks
 PYTEST := -m pytest -n logical --maxprocesses=$(JOBS)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check

@@ -66,7 +66,7 @@ def variants() -> dict[str, Callable[[], dict[str, Any]]]:
   return {
     'the recipe': dict,
     **estimators,
-    'norm of the current batch, not running': lambda: {'normalizer': norm()},
+    'norm of the current batch': lambda: {'normalizer': norm()},
     'norm per layer, running': lambda: {
       'normalizer': optax.chain(norm(0.99, ()), optax.scale(_LAYER_GAIN))
     },
@@ -75,9 +75,7 @@ def variants() -> dict[str, Callable[[], dict[str, Any]]]:
     },
     'no norm, gain 50': lambda: {'normalizer': optax.scale(50.0)},
     'no norm, gain 500': lambda: {'normalizer': optax.scale(500.0)},
-    'norm refreshed every 8 steps': lambda: {
-      'normalizer': norm(0.92, update_every=8)
-    },
+    'norm refreshed every step': lambda: {'normalizer': norm(0.99)},
     'penalty before the norm': lambda: {'penalty_order': 'before'},
     'no box': lambda: {'box': None},
   }

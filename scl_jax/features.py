@@ -21,8 +21,8 @@ axes. The frameworks disagree about the place of these axes:
 |---|---|---|
 | Flax, Haiku: `kernel`, `w` | (..., in, out) | (-1,) |
 | Equinox, PyTorch layout: `weight` | (out, in, ...) | (0,) |
-| Flax attention: `query`, `key`, `value` kernel | (in, heads, depth) | (-2, -1) |
-| Flax attention: `out` kernel | (heads, depth, out) | (-1,) |
+| Flax attention: kernel of `query`, ... | (in, heads, depth) | (-2, -1) |
+| Flax attention: kernel of `out` | (heads, depth, out) | (-1,) |
 | embeddings | (entries, features) | (-1,) |
 
 Names decide, never the rank alone: a rank-3 `kernel` may be a 1-D convolution,
@@ -105,6 +105,7 @@ def resolve_feature_axes(
     >>> axes('out/kernel', jnp.ones((4, 8, 16)))
     (2,)
   """
+  choose: Callable[[str, Any], int | Axes]
   if feature_axes is None:
     choose = default_feature_axes
   elif callable(feature_axes):
@@ -112,11 +113,13 @@ def resolve_feature_axes(
   elif isinstance(feature_axes, Mapping):
     table = [(re.compile(k), v) for k, v in feature_axes.items()]
 
-    def choose(path, leaf):
+    def look_up(path: str, leaf: Any) -> int | Axes:
       for expression, axes in table:
         if expression.fullmatch(path):
           return axes
       return default_feature_axes(path, leaf)
+
+    choose = look_up
   else:
     choose = lambda path, leaf: feature_axes
 

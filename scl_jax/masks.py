@@ -139,7 +139,8 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     ValueError: If the trees do not fit.
 
   Example:
-    >>> apply_masks({'w': jnp.ones(2), 'b': 3.0}, {'w': jnp.eye(2)[0], 'b': None})
+    >>> params = {'w': jnp.ones(2), 'b': 3.0}
+    >>> apply_masks(params, {'w': jnp.array([1, 0]), 'b': None})
     {'b': 3.0, 'w': Array([1., 0.], dtype=float32)}
   """
 

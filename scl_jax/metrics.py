@@ -16,6 +16,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scl_jax import features
 from scl_jax import tree as tree_lib
@@ -62,6 +63,33 @@ def density(masks: PyTree) -> jax.Array:
     raise ValueError('masks holds no connection, so there is no density.')
   live = sum(jnp.sum(m != 0, dtype=jnp.float32) for m in leaves)
   return jnp.asarray(live / total, jnp.float32)
+
+
+def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:
+  """`density` where a mask's entry may stand for several connections.
+
+  Args:
+    masks: Masks of the mask variables' shapes.
+    sizes: A tree like `masks`: how many connections each entry stands for, as
+      `masks.variable_sizes` gives it.
+
+  Returns:
+    A float32 scalar in [0, 1].
+
+  Example:
+    >>> variable_density({'w': jnp.array([1.0, 0.0])}, {'w': np.array([3, 1])})
+    Array(0.75, dtype=float32)
+  """
+  live = jax.tree.map(
+    lambda mask, n: jnp.sum(mask * n, dtype=jnp.float32), masks, sizes
+  )
+  total = jax.tree.map(
+    lambda mask, n: float(np.sum(np.broadcast_to(n, mask.shape))),
+    masks,
+    sizes,
+  )
+  zero = jnp.zeros((), jnp.float32)
+  return sum(jax.tree.leaves(live), zero) / sum(jax.tree.leaves(total))
 
 
 def layer_density(masks: PyTree) -> PyTree:

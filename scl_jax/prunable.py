@@ -20,7 +20,7 @@ that a compiled step never depends on it.
 
 from collections.abc import Callable, Sequence
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +147,7 @@ def _check_tree(params: PyTree, select: PyTree) -> PyTree:
   return select
 
 
-def _is_strings(select: Any) -> bool:
+def _is_strings(select: Any) -> TypeGuard[Sequence[str]]:
   return (
     isinstance(select, Sequence)
     and len(select) > 0

@@ -42,7 +42,8 @@ optax optimizer, and may stand within `optax.chain`, `partition` or
 Rules differ in what a connection that comes back resumes: the weight that it
 had (SCL), or zero, with zero optimizer moments (RigL, SET). That, and no more,
 a rule declares. Its state must have an attribute `masks`, a field or a
-property, so that a state says by itself what is live; `get_masks` needs no rule.
+property, so that a state says by itself what is live: `get_masks` needs no
+rule.
 
 Weights are float32 also where params are bfloat16 or float16. Leaves that are
 not floating point are left alone.

@@ -84,7 +84,7 @@ def clipped_identity(mask_params: jax.Array) -> jax.Array:
 
 
 def tanh(mask_params: jax.Array) -> jax.Array:
-  """s'(m) = 1 - tanh(m)². Positive, but it vanishes in both tails.
+  """s'(m) = 1 - tanh² m. Positive, but it vanishes in both tails.
 
   Satisfies the principle on paper; far from 0 it underflows and m is stuck.
   """

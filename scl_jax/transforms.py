@@ -28,7 +28,7 @@ nothing but JAX and optax:
 from collections.abc import Callable
 import math
 import numbers
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ class NormalizeByFeatureNormState(NamedTuple):
       like the updates, with size 1 along the axes that are no features.
   """
 
-  count: jax.Array
+  count: ArrayLike
   second_moment: optax.Updates
 
 
@@ -106,9 +106,9 @@ def normalize_by_feature_norm(
     Array([[0.6, 0. ],
            [0.8, 0. ]], dtype=float32)
   """
-  if isinstance(decay, numbers.Real) and not 0 <= decay < 1:
+  if _is_number(decay) and not 0 <= decay < 1:
     raise ValueError(f'decay must be None or in [0, 1), got {decay}.')
-  if isinstance(update_every, numbers.Real) and not (
+  if _is_number(update_every) and not (
     update_every >= 1 and update_every % 1 == 0
   ):
     raise ValueError(
@@ -140,10 +140,11 @@ def normalize_by_feature_norm(
     del params
     if decay is None:
       return jax.tree.map(divide, updates, squared_norms(updates)), state
+    share = 1 - decay  # of the current updates in the running mean
 
     def refresh():
       return jax.tree.map(
-        lambda s, v: decay * v + (1 - decay) * s,
+        lambda s, v: decay * v + share * s,
         squared_norms(updates),
         state.second_moment,
       )
@@ -189,7 +190,7 @@ class AddConnectionPenaltyState(NamedTuple):
     count: Steps so far, int32.
   """
 
-  count: jax.Array
+  count: ArrayLike
 
 
 def add_connection_penalty(
@@ -221,9 +222,7 @@ def add_connection_penalty(
     >>> tx.update(jnp.zeros(2), tx.init(m), m)[0]
     Array([0.5, 0.5], dtype=float32)
   """
-  if isinstance(penalty, numbers.Real) and not (
-    penalty >= 0 and math.isfinite(penalty)
-  ):
+  if _is_number(penalty) and not (penalty >= 0 and math.isfinite(penalty)):
     raise ValueError(f'penalty must be finite and >= 0, got {penalty}.')
   if derivative is not None and not callable(derivative):
     raise ValueError(
@@ -268,7 +267,8 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
     An `optax.GradientTransformation`.
 
   Raises:
-    ValueError: If `bound` is not positive; at `update`, if `params` are missing.
+    ValueError: If `bound` is not positive; at `update`, if `params` (the mask
+      variables) are missing.
 
   Example:
     >>> tx = keep_params_in_box(0.5)
@@ -276,17 +276,23 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
     >>> tx.update(jnp.array([1.0, 0.125]), tx.init(m), m)[0]
     Array([0.25 , 0.125], dtype=float32)
   """
-  if isinstance(bound, numbers.Real) and not bound > 0:
+  if _is_number(bound) and not bound > 0:
     raise ValueError(f'bound must be > 0, got {bound}.')
 
   def update_fn(updates, state, params=None):
     if params is None:
       raise ValueError(_NO_PARAMS)
+    low = jnp.negative(bound)
     updates = jax.tree.map(
-      lambda u, p: (jnp.clip(p + u, -bound, bound) - p).astype(u.dtype),
+      lambda u, p: (jnp.clip(p + u, low, bound) - p).astype(u.dtype),
       updates,
       params,
     )
     return updates, state
 
   return optax.GradientTransformation(optax.init_empty_state, update_fn)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+  """Whether it is a number of Python or NumPy; arrays may be traced."""
+  return isinstance(value, numbers.Real)

@@ -44,9 +44,12 @@ def path_names(key_path: KeyPath) -> tuple[str, ...]:
     One string for each key.
   """
   names = tuple(jax.tree_util.keystr((k,), simple=True) for k in key_path)
-  if len(names) > 1 and isinstance(key_path[-1], jax.tree_util.GetAttrKey):
-    if names[-1] == 'value':
-      return names[:-1]
+  if (
+    len(names) > 1
+    and isinstance(key_path[-1], jax.tree_util.GetAttrKey)
+    and names[-1] == 'value'
+  ):
+    return names[:-1]
   return names
 
 

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""The public API: documented, annotated, options by keyword, light to import."""
+"""The public API: documented, annotated, options by keyword, a light import."""
 
 import inspect
 import subprocess

@@ -18,7 +18,7 @@
         --output=experiments/results/step_time_cpu.json
 
 Each network is trained dense, with SCL, with SCL whose norm is refreshed every
-eighth step, and with frozen masks; the variants take turns in one process, so
+step, and with frozen masks; the variants take turns in one process, so
 that what else the machine does hits all of them. Reported are medians of the
 ratio to the dense turn of the same round, with quartiles.
 
@@ -69,12 +69,12 @@ def networks() -> dict[str, tuple[Callable[[], Any], Any, int]]:
 def variants() -> dict[str, optax.GradientTransformation]:
   """The optimizers to compare."""
   adam = optax.adam(1e-3)
-  every_8 = scl_jax.normalize_by_feature_norm(0.92, update_every=8)
+  every_step = scl_jax.normalize_by_feature_norm(0.99)
   return {
     'dense': adam,
     'scl': scl_jax.sparsify(adam, scl_jax.scl(penalty=5e-3)),
-    'scl, norm every 8 steps': scl_jax.sparsify(
-      adam, scl_jax.scl(penalty=5e-3, normalizer=every_8)
+    'scl, norm every step': scl_jax.sparsify(
+      adam, scl_jax.scl(penalty=5e-3, normalizer=every_step)
     ),
     'scl, no norm': scl_jax.sparsify(
       adam, scl_jax.scl(penalty=5e-3, normalizer=None)

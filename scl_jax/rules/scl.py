@@ -14,20 +14,21 @@
 # ==============================================================================
 """Sparse Connectivity Learning (arXiv 2201.05020)."""
 
-from collections.abc import Callable
-import math
 import numbers
 from typing import Any, Literal, NamedTuple
 
 import jax
+from jax import core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 import optax
 
+from scl_jax import checks
 from scl_jax import control
 from scl_jax import features
 from scl_jax import masks as masks_lib
+from scl_jax import metrics
 from scl_jax import ste
 from scl_jax import thresholding
 from scl_jax import transforms
@@ -58,7 +59,7 @@ class SCLState(NamedTuple):
     budget: The number of connections to end with, int32; `None` likewise.
   """
 
-  count: jax.Array
+  count: ArrayLike
   mask_params: PyTree
   penalty: jax.Array
   normalizer_state: optax.OptState
@@ -120,8 +121,9 @@ def scl(
     ramp: The share of the steps before `freeze_step` over which the controller
       lowers its goal from 1 to the target.
     normalizer: A transformation of the mask gradients; `'feature_norm'` is
-      `normalize_by_feature_norm(decay=0.99)` on `feature_axes`, `None` leaves
-      them as they are. It sees one gradient a connection.
+      `normalize_by_feature_norm(decay=0.92, update_every=8)` on
+      `feature_axes`, `None` leaves them as they are. It sees one gradient a
+      connection.
     mask_optimizer: Moves mask variables; by default SGD with learning rate
       0.05, which falls linearly to 0 over the last 30 % before `freeze_step`.
     box: Bound of |m|; `None` for no bound.
@@ -250,7 +252,7 @@ def scl(
       mask_grads, state.optimizer_state, mask_params
     )
     mask_params = optax.apply_updates(mask_params, steps)
-    if control_state is not None:
+    if control_state is not None and freeze_step is not None:
       mask_params = jax.lax.cond(
         state.count == freeze_step - 1,
         lambda: _cut(mask_params, sizes, state.budget),
@@ -267,11 +269,11 @@ def scl(
     )
 
   def next_penalty(state, mask_grads, sizes):
-    if state.control_state is not None:
+    if state.control_state is not None and freeze_step is not None:
       return control.update_control(
         control.measure_scale(state.control_state, mask_grads),
         state.count,
-        _density(state.masks, sizes) / _AIM,
+        metrics.variable_density(state.masks, sizes) / _AIM,
         num_steps=freeze_step,
         ramp_steps=ramp * freeze_step,
       )
@@ -303,23 +305,11 @@ def _cut(mask_params: PyTree, sizes: PyTree, budget: jax.Array) -> PyTree:
 def _budget(target_density: ArrayLike, connections: PyTree) -> jax.Array:
   """The number of connections at the target density."""
   total = sum(w.size for w in jax.tree.leaves(connections))
-  if isinstance(target_density, jax.core.Tracer):
+  if isinstance(target_density, core.Tracer):
     return jnp.round(total * target_density).astype(jnp.int32)
   # Not in float32, which would be off by connections where there are many.
-  return jnp.asarray(round(total * float(target_density)), jnp.int32)
-
-
-def _density(masks: PyTree, sizes: PyTree) -> jax.Array:
-  """The share of live connections, of masks that stand for several."""
-  live = jax.tree.map(
-    lambda mask, n: jnp.sum(mask * n, dtype=jnp.float32), masks, sizes
-  )
-  total = jax.tree.map(
-    lambda mask, n: float(np.sum(np.broadcast_to(n, mask.shape))),
-    masks,
-    sizes,
-  )
-  return sum(jax.tree.leaves(live)) / sum(jax.tree.leaves(total))
+  density = float(np.asarray(target_density))
+  return jnp.asarray(round(total * density), jnp.int32)
 
 
 def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
@@ -340,12 +330,17 @@ def _normalizer(
   if isinstance(normalizer, str) and normalizer == 'feature_norm':
     resolve = features.resolve_feature_axes(feature_axes)
     return transforms.normalize_by_feature_norm(
-      decay=0.99,
+      decay=0.92,
+      update_every=8,
       feature_axes=lambda key_path, leaf: resolve(
         tree_lib.path_string(key_path), leaf
       ),
     )
-  if hasattr(normalizer, 'init') and hasattr(normalizer, 'update'):
+  if (
+    not isinstance(normalizer, str)
+    and hasattr(normalizer, 'init')
+    and hasattr(normalizer, 'update')
+  ):
     return normalizer
   raise ValueError(
     "normalizer must be 'feature_norm', None or an optax transformation, got "
@@ -372,19 +367,19 @@ def _check_arguments(
       'target_density needs freeze_step, the step at which the density is '
       'made exact; three quarters of the run is a good choice.'
     )
-  _check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
-  _check_scalar(
+  checks.check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
+  checks.check_scalar(
     'target_density', target_density, lambda x: 0 < x <= 1, 'in (0, 1]'
   )
-  _check_scalar(
+  checks.check_scalar(
     'freeze_step',
     freeze_step,
     lambda x: x >= 1 and x == int(x),
     'a whole number of steps >= 1',
   )
-  _check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
-  _check_scalar('box', box, lambda x: x > 0, '> 0')
-  _check_scalar('init_value', init_value, lambda _: True, 'finite')
+  checks.check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
+  checks.check_scalar('box', box, lambda x: x > 0, '> 0')
+  checks.check_scalar('init_value', init_value, lambda _: True, 'finite')
   if isinstance(box, numbers.Real) and abs(init_value) > box:
     raise ValueError(
       f'init_value must lie within the box; got init_value={init_value} and '
@@ -394,22 +389,3 @@ def _check_arguments(
     raise ValueError(
       f"penalty_order must be 'after' or 'before', got {penalty_order!r}."
     )
-
-
-def _check_scalar(
-  name: str, value: Any, is_good: Callable[[Any], bool], expected: str
-) -> None:
-  """What is traced or a schedule cannot be checked, and `None` need not be."""
-  if value is None or callable(value) or isinstance(value, jax.core.Tracer):
-    return
-  if np.ndim(value):
-    raise ValueError(
-      f'{name} must be one number, got shape {np.shape(value)}; train '
-      'several networks at once with jax.vmap.'
-    )
-  try:
-    is_fine = math.isfinite(value) and bool(is_good(value))
-  except TypeError:
-    is_fine = False
-  if not is_fine:
-    raise ValueError(f'{name} must be {expected}, got {value!r}.')

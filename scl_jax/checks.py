@@ -1,0 +1,53 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Checks of arguments that several rules share."""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+from jax import core
+import numpy as np
+
+
+def check_scalar(
+  name: str, value: Any, is_good: Callable[[Any], bool], expected: str
+) -> None:
+  """Raises unless an argument is one finite number that is in its range.
+
+  What is traced or a schedule cannot be checked, and `None` need not be.
+
+  Args:
+    name: The argument, for the message.
+    value: What was given for it.
+    is_good: Whether a finite number is in the range.
+    expected: The range in words, for the message.
+
+  Raises:
+    ValueError: If it is something else.
+  """
+  if value is None or callable(value) or isinstance(value, core.Tracer):
+    return
+  if np.ndim(value):
+    raise ValueError(
+      f'{name} must be one number, got shape {np.shape(value)}; train '
+      'several networks at once with jax.vmap.'
+    )
+  try:
+    is_fine = math.isfinite(value) and bool(is_good(value))
+  except TypeError:
+    is_fine = False
+  if not is_fine:
+    raise ValueError(f'{name} must be {expected}, got {value!r}.')
