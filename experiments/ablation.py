@@ -43,7 +43,9 @@ from experiments import train
 from experiments.configs import mnist_lenet300_scl
 import scl_jax
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where results are written.', required=True
+)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each variant.')
 _EPOCHS = flags.DEFINE_integer('epochs', 12, 'Epochs of a run.')
 
@@ -160,5 +162,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.mark_flag_as_required('workdir')
   app.run(main)

@@ -17,14 +17,18 @@
 | file | what is in it |
 |---|---|
 | `config.json` | the config |
-| `metrics.jsonl` | one JSON object for each point of the run; no times, so that equal runs write equal files |
+| `metrics.jsonl` | one JSON object for each point of the run |
 | `result.json` | test accuracy, density, seconds |
 | `table.md` | the table of layers |
 | `training.png` | loss, accuracy and density over steps |
 | `layers.png` | density of each layer |
-| `inputs.png` | connections that each input pixel keeps (dense first layers) |
-| `checkpoint/` | effective parameters and masks, by `experiments.checkpointing` |
-"""  # fmt: skip
+| `inputs.png` | connections that each input pixel keeps |
+| `checkpoint/` | effective parameters and masks |
+
+No times are in `metrics.jsonl`, so that equal runs write equal files.
+`inputs.png` is of dense first layers alone, and `checkpoint/` is written by
+`experiments.checkpointing`.
+"""
 
 from collections.abc import Mapping, Sequence
 import json

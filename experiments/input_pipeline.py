@@ -15,7 +15,7 @@
 """Data sets as arrays: small ones are read whole and live on the device."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 import numpy as np
@@ -32,7 +32,7 @@ class Split(NamedTuple):
   images: np.ndarray
   labels: np.ndarray
 
-  def take(self, rows: np.ndarray) -> 'Split':
+  def take(self, rows: np.ndarray | slice) -> 'Split':
     """The examples at these rows."""
     return Split(self.images[rows], self.labels[rows])
 
@@ -104,9 +104,10 @@ def _load_digits() -> tuple[Split, Split, int]:
   from sklearn import datasets  # slow to import
   from sklearn import model_selection
 
-  digits = datasets.load_digits()
-  images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-  labels = digits.target.astype(np.int32)
+  pixels, labels = datasets.load_digits(return_X_y=True)
+  images = np.round(pixels * (255 / 16)).astype(np.uint8)
+  images = images.reshape(-1, 8, 8, 1)
+  labels = labels.astype(np.int32)
   train, test = model_selection.train_test_split(
     np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels
   )
@@ -122,7 +123,7 @@ def _load_tfds(name: str) -> tuple[Split, Split, int]:
   try:
     builder = tfds.builder(name, data_dir=folder)
     splits = builder.info.splits
-  except tfds.core.registered.DatasetNotFoundError as error:
+  except tfds.core.DatasetNotFoundError as error:
     raise ValueError(
       f"config.dataset must be 'digits' or a data set of TensorFlow Datasets;"
       f' got {name!r}.'
@@ -141,11 +142,15 @@ def _load_tfds(name: str) -> tuple[Split, Split, int]:
   return (
     _read_split(builder, 'train'),
     _read_split(builder, 'test'),
-    builder.info.features['label'].num_classes,
+    _num_classes(builder),
   )
 
 
-def _read_split(builder, split: str) -> Split:
+def _num_classes(builder: Any) -> int:
+  return builder.info.features['label'].num_classes
+
+
+def _read_split(builder: Any, split: str) -> Split:
   source = builder.as_data_source(split=split)
   count = len(source)
   images = np.empty((count, *builder.info.features['image'].shape), np.uint8)

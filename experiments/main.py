@@ -12,9 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""The command line: flags only. `experiments.train` does the work.
+r"""The command line: flags only. `experiments.train` does the work.
 
-python -m experiments.main --config=experiments/configs/digits_mlp_scl.py \
+For example:
+
+    python -m experiments.main \
+        --config=experiments/configs/digits_mlp_scl.py \
         --workdir=workdirs/digits --config.seed=1
 """
 
@@ -31,7 +34,9 @@ from experiments import train
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The experiment; change fields by --config.field=value.'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where results are written.', required=True
+)
 
 
 def main(argv: list[str]) -> None:
@@ -61,5 +66,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   jax.config.config_with_absl()
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flag_as_required('config')
   app.run(main)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""The accuracy-density front: many densities, many seeds, one table.
+r"""The accuracy-density front: many densities, many seeds, one table.
 
     python -m experiments.sweep \
         --config=experiments/configs/mnist_lenet300_scl.py \
@@ -51,7 +51,9 @@ from experiments import train
 import scl_jax
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where results are written.', required=True
+)
 
 
 def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -252,5 +254,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   jax.config.config_with_absl()
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flag_as_required('config')
   app.run(main)

@@ -15,6 +15,7 @@
 """The rule `scl`: its parts, its phases, its errors."""
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -193,7 +194,7 @@ class TestFreeze:
     assert 0 < frozen.mean() < 1
     moved = [
       not np.array_equal(masks_of(a), masks_of(b))
-      for a, b in zip(states[:79], states[1:80], strict=True)
+      for a, b in itertools.pairwise(states[:80])
     ]
     assert any(moved)
     for state in states[80:]:

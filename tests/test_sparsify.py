@@ -15,6 +15,7 @@
 """The wrapper, under every optimizer and for every kind of tree."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import chex
@@ -147,7 +148,7 @@ class TestEveryOptimizer:
     tx = scl_jax.sparsify(optimizer, strong_rule())
     _, _, history = train(tx, make_params(), 24)
     rested = 0
-    for (_, before), (_, after) in zip(history, history[1:], strict=False):
+    for (_, before), (_, after) in itertools.pairwise(history):
       for mask, old, new in zip(
         jax.tree.leaves(scl_jax.get_masks(before)),
         kernels(scl_jax.get_sparsify_state(before).weights),
@@ -508,7 +509,7 @@ class TestErrors:
   def test_gradients_of_another_tree(self):
     state = self.tx.init(self.params)
     with pytest.raises(
-      ValueError, match='updates must fit params.*: the leaf .Dense_1'
+      ValueError, match=r'updates must fit params.*: the leaf .Dense_1'
     ):
       self.tx.update({'Dense_0': self.params['Dense_0']}, state, self.params)
 
@@ -526,7 +527,7 @@ class TestErrors:
       self.tx.update(other, state, other)
 
   def test_nothing_to_prune(self):
-    with pytest.raises(ValueError, match="(?s)selects no leaf.*'b  "):
+    with pytest.raises(ValueError, match=r"(?s)selects no leaf.*'b  "):
       self.tx.init({'b': jnp.ones(3)})
 
   def test_wrong_kinds_of_arguments(self):

@@ -12,9 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""LeNet-5 (20-50-500-10) on scikit-learn's digits, enlarged, dense.
+r"""LeNet-5 (20-50-500-10) on scikit-learn's digits, enlarged, dense.
 
-python -m experiments.main --config=experiments/configs/digits_lenet5_dense.py \
+Run it with:
+
+    python -m experiments.main \
+        --config=experiments/configs/digits_lenet5_dense.py \
         --workdir=workdirs/digits_lenet5_dense
 """
 

@@ -12,9 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""LeNet-300-100 on scikit-learn's digits, dense.
+r"""LeNet-300-100 on scikit-learn's digits, dense.
 
-python -m experiments.main --config=experiments/configs/digits_mlp_dense.py \
+Run it with:
+
+    python -m experiments.main \
+        --config=experiments/configs/digits_mlp_dense.py \
         --workdir=workdirs/digits_mlp_dense
 """
 

@@ -12,9 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""LeNet-300-100 on scikit-learn's digits with SCL: the embedded demo.
+r"""LeNet-300-100 on scikit-learn's digits with SCL: the embedded demo.
 
-python -m experiments.main --config=experiments/configs/digits_mlp_scl.py \
+Run it with:
+
+    python -m experiments.main \
+        --config=experiments/configs/digits_mlp_scl.py \
         --workdir=workdirs/digits_mlp_scl
 """
 

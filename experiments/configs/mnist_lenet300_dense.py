@@ -12,9 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""LeNet-300-100 on MNIST, dense.
+r"""LeNet-300-100 on MNIST, dense.
 
-python -m experiments.main --config=experiments/configs/mnist_lenet300_dense.py \
+Run it with:
+
+    python -m experiments.main \
+        --config=experiments/configs/mnist_lenet300_dense.py \
         --workdir=workdirs/mnist_lenet300_dense
 """
 
