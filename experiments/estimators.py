@@ -62,10 +62,10 @@ def steps_to_return(derivative: Derivative, start: float = -1.5) -> int | None:
     return m + _LEARNING_RATE * derivative(m), count + 1
 
   with jax.enable_x64(True):
-    m, count = jax.lax.while_loop(
+    _, count = jax.lax.while_loop(
       is_closed, body, (jnp.asarray(start, jnp.float64), 0)
     )
-  return int(count) if m > 0 else None
+  return int(count) if count < _MOST_STEPS else None
 
 
 def share_stuck(derivative: Derivative) -> float:

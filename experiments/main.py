@@ -65,6 +65,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  # Orbax tells at length what it does, on the level INFO.
+  flags.FLAGS.set_default('verbosity', logging.WARNING)
   jax.config.config_with_absl()
   flags.mark_flag_as_required('config')
   app.run(main)

@@ -36,6 +36,7 @@ from typing import Any
 
 from absl import app
 from absl import flags
+from absl import logging
 import jax
 import matplotlib.figure as mpl_figure
 import matplotlib.ticker as mpl_ticker
@@ -253,6 +254,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  flags.FLAGS.set_default('verbosity', logging.WARNING)
   jax.config.config_with_absl()
   flags.mark_flag_as_required('config')
   app.run(main)

@@ -58,7 +58,7 @@ def test_command_line(tmp_path):
           sys.executable, '-m', 'experiments.main',
           '--config=experiments/configs/digits_mlp_scl.py',
           f'--workdir={workdir}', '--config.epochs=20',
-          '--config.penalty=0.02', '--config.seed=3',
+          '--config.penalty=0.1', '--config.seed=3',
       ],
       capture_output=True, text=True, check=True,
   ).stdout  # fmt: skip
@@ -80,7 +80,7 @@ def test_command_line(tmp_path):
   assert 0 < result['density'] < 0.5
   for name in ('training.png', 'layers.png', 'inputs.png'):
     assert read(workdir, name).startswith(b'\x89PNG')
-  assert json.loads(read(workdir, 'config.json'))['penalty'] == 0.02
+  assert json.loads(read(workdir, 'config.json'))['penalty'] == 0.1
   assert read(workdir, 'table.md').decode().strip() in output
 
 
