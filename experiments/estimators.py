@@ -65,7 +65,8 @@ def steps_to_return(derivative: Derivative, start: float = -1.5) -> int | None:
     _, count = jax.lax.while_loop(
       is_closed, body, (jnp.asarray(start, jnp.float64), 0)
     )
-  return int(count) if count < _MOST_STEPS else None
+  steps = int(count)
+  return steps if steps < _MOST_STEPS else None
 
 
 def share_stuck(derivative: Derivative) -> float:
