@@ -29,7 +29,7 @@ test: .venv/installed  ## run all tests and doctests
 lint: .venv/installed  ## run ruff, pyright and import-linter
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/pyright
+	.venv/bin/pyright --project pyproject.toml
 	.venv/bin/lint-imports --no-logo
 
 format: .venv/installed  ## format the code and apply ruff's fixes

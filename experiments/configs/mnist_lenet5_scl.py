@@ -31,6 +31,5 @@ def get_config() -> ml_collections.ConfigDict:
   config = default.get_config()
   config.model = 'lenet5'
   config.epochs = 10
-  config.learning_rate = 5e-3
   config.penalty = 5e-3
   return config
