@@ -197,7 +197,9 @@ def test_a_pattern_without_a_match_lists_the_paths(select):
 
 
 @pytest.mark.parametrize(
-  'select', [lambda path, leaf: False, _tree(), None], ids=str
+  'select',
+  [lambda path, leaf: False, _tree(), None],
+  ids=['predicate', 'tree', 'None'],
 )
 def test_an_empty_selection_lists_the_paths(select):
   params = _params()
