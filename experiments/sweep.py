@@ -236,7 +236,11 @@ def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
   axes.set(
     xscale='log', xlabel='live connections (%)', ylabel=f'{split} accuracy (%)'
   )
-  axes.xaxis.set_major_formatter(mpl_ticker.FormatStrFormatter('%g'))
+  axes.set_xticks(
+    [row['density'] for row in sparse],
+    [f'{row["density"]:.3g}' for row in sparse],
+  )
+  axes.xaxis.set_minor_locator(mpl_ticker.NullLocator())
   axes.grid(alpha=0.3)
   axes.legend()
   figure.savefig(path, dpi=120)
