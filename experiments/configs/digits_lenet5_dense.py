@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-r"""LeNet-5 (20-50-500-10) on scikit-learn's digits, enlarged, dense.
+r"""LeNet-5 on scikit-learn's digits, enlarged, dense: the reference of `digits_lenet5_scl`.
 
 Run it with:
 
@@ -23,19 +23,12 @@ Run it with:
 
 import ml_collections
 
-from experiments.configs import default
+from experiments.configs import digits_lenet5_scl
 
 
 def get_config() -> ml_collections.ConfigDict:
   """See the module's docstring."""
-  config = default.get_config()
-  config.dataset = 'digits'
-  config.batch_size = 64
-  config.validation_size = 200
-  config.points_per_epoch = 1
-  config.model = 'lenet5'
-  config.image_size = 28
-  config.epochs = 20
+  config = digits_lenet5_scl.get_config()
   config.method = 'dense'
   config.dense_reference = False
   return config

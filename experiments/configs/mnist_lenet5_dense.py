@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-r"""LeNet-5 (20-50-500-10) on MNIST, dense.
+r"""LeNet-5 on MNIST, dense: the reference of `mnist_lenet5_scl`.
 
 Run it with:
 
@@ -23,14 +23,12 @@ Run it with:
 
 import ml_collections
 
-from experiments.configs import default
+from experiments.configs import mnist_lenet5_scl
 
 
 def get_config() -> ml_collections.ConfigDict:
   """See the module's docstring."""
-  config = default.get_config()
-  config.model = 'lenet5'
-  config.epochs = 10
+  config = mnist_lenet5_scl.get_config()
   config.method = 'dense'
   config.dense_reference = False
   return config
