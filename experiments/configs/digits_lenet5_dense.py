@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-r"""LeNet-5 on scikit-learn's digits, enlarged, dense: the reference of `digits_lenet5_scl`.
+r"""The dense reference of `digits_lenet5_scl`.
 
 Run it with:
 

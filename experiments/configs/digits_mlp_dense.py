@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-r"""LeNet-300-100 on scikit-learn's digits, dense: the reference of `digits_mlp_scl`.
+r"""The dense reference of `digits_mlp_scl`.
 
 Run it with:
 

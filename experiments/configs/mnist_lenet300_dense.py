@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-r"""LeNet-300-100 on MNIST, dense: the reference of `mnist_lenet300_scl`.
+r"""The dense reference of `mnist_lenet300_scl`.
 
 Run it with:
 

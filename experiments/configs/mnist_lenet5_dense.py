@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-r"""LeNet-5 on MNIST, dense: the reference of `mnist_lenet5_scl`.
+r"""The dense reference of `mnist_lenet5_scl`.
 
 Run it with:
 
