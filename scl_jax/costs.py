@@ -20,7 +20,7 @@ the model is written in: this module follows each leaf of `params`, and what is
 computed from params alone, to the products with the data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import math
 from typing import Any
 
@@ -123,7 +123,7 @@ def _call(
   inner_origins = {i: origins[o] for i, o in pairs if o in origins}
   inner_data = {i for i, o in pairs if o in data}
   if inner_data:  # what a loop carries becomes data in the first round
-    carried = body.invars[_carried(eqn)]
+    carried = body.invars[_carried(eqn, body)]
     inner_data.update(v for v in carried if v not in inner_origins)
   yield from _products(body, inner_origins, inner_data, sizes)
   if len(body.outvars) != len(eqn.outvars):
@@ -138,13 +138,22 @@ def _call(
       data.add(outer)
 
 
-def _carried(eqn: core.JaxprEqn) -> slice:
+def _carried(eqn: core.JaxprEqn, body: core.Jaxpr) -> slice:
+  """Which inputs of a loop's body are outputs of its last round."""
   if eqn.primitive.name == 'scan':
-    start = eqn.params['num_consts']
-    return slice(start, start + eqn.params['num_carry'])
+    # What a scan slices or stacks has one axis less inside than outside. (Its
+    # parameters say the same, with other names in each version of JAX.)
+    stop = _same_rank(body.invars, eqn.invars)
+    return slice(stop - _same_rank(body.outvars, eqn.outvars), stop)
   if eqn.primitive.name == 'while':
     return slice(eqn.params['body_nconsts'], None)
   return slice(0)
+
+
+def _same_rank(inside: Sequence[Any], outside: Sequence[Any]) -> int:
+  return sum(
+    i.aval.ndim == o.aval.ndim for i, o in zip(inside, outside, strict=True)
+  )
 
 
 def _macs(eqn: core.JaxprEqn) -> float:

@@ -14,20 +14,21 @@
 # ==============================================================================
 r"""What an SCL step costs over the dense step with the same optimizer.
 
-    python -m experiments.benchmarks.step_time \
+Run it with (the variables save page faults of large arrays on Linux):
+
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
+        python -m experiments.benchmarks.step_time \
         --output=experiments/results/step_time_cpu.json
 
-Each network is trained dense, with SCL, with SCL whose norm is refreshed every
-step, and with frozen masks; the variants take turns in one process, so
-that what else the machine does hits all of them. Reported are medians of the
-ratio to the dense turn of the same round, with quartiles.
+The variants take turns in one process, so that what else the machine does hits
+all of them. Reported are medians of the ratio to the dense turn of the same
+round, with quartiles.
 
 The floor is the time that the update alone would need if every array that it
 must read or write crossed memory once, at the bandwidth that the dense update
 reaches in this process: for Adam the dense update reads g, p, mu, nu and writes
 p, mu, nu (28 bytes a parameter); SCL reads g, w, m, mu, nu, p and writes w, m,
-mu, nu, p, and reads g and w once more for the norm, which must be known before
-the first m can move (52 bytes).
+mu, nu, p (44 bytes), and in one step of eight reads g and w for the norm (1).
 """
 
 from collections.abc import Callable
@@ -53,7 +54,7 @@ import scl_jax
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 _ONLY = flags.DEFINE_multi_string('only', None, 'Networks to measure.')
 
-_DENSE_BYTES, _SCL_BYTES = 28, 52
+_DENSE_BYTES, _SCL_BYTES = 28, 45
 
 
 def networks() -> dict[str, tuple[Callable[[], Any], Any, int, int]]:
@@ -221,7 +222,10 @@ def main(argv: list[str]) -> None:
   """Measures, prints a table and writes JSON."""
   del argv
   report = {
-    'command': 'python -m experiments.benchmarks.step_time',
+    'command': (
+      'MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 '
+      'python -m experiments.benchmarks.step_time'
+    ),
     'jax': jax.__version__,
     'device': str(jax.devices()[0]),
     'machine': f'{platform.machine()}, {os.cpu_count()} cores',
