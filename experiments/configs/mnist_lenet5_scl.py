@@ -19,6 +19,10 @@ Run it with:
     python -m experiments.main \
         --config=experiments/configs/mnist_lenet5_scl.py \
         --workdir=workdirs/mnist_lenet5_scl
+
+Measured on one CPU core, seeds 0 to 4, test split, with
+`--config.target_density=0.005`: 99.10 ± 0.08 %, about 5 minutes a run;
+`experiments/results/mnist_lenet5_10_epochs` has the command and all runs.
 """
 
 import ml_collections
