@@ -87,6 +87,12 @@ def train_and_evaluate(
   model = models.create_model(config.model, dataset.num_classes)
   result: dict[str, Any] = {'seed': config.seed}
 
+  run = fit(config, model, dataset)
+  result['test_accuracy'] = accuracy(model, run.state.params, dataset.test)
+  result['seconds'] = run.seconds
+  masks = get_masks(config, run.state)
+  result['density'] = float(scl_jax.density(masks))
+
   if config.dense_reference:
     dense_config = config.copy_and_resolve_references()
     dense_config.method = 'dense'
@@ -95,12 +101,6 @@ def train_and_evaluate(
       model, dense.state.params, dataset.test
     )
     result['dense_seconds'] = dense.seconds
-
-  run = fit(config, model, dataset)
-  result['test_accuracy'] = accuracy(model, run.state.params, dataset.test)
-  result['seconds'] = run.seconds
-  masks = get_masks(config, run.state)
-  result['density'] = float(scl_jax.density(masks))
 
   checkpointing.save(workdir, {'params': run.state.params, 'masks': masks})
   image_shape = (1, *dataset.train.images.shape[1:])

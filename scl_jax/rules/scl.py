@@ -156,10 +156,9 @@ def scl(
     penalty, target_density, freeze_step, ramp, init_value, box, penalty_order
   )
   derivative = ste.get_estimator(estimator)
-  # Two chains: what happens to the gradient of each connection, and what
-  # happens to the mask variables, which may stand for several.
+  # Gradients are normalised and charged by connection; the sums move mask
+  # variables, which may stand for several connections.
   normalize = _normalizer(normalizer, feature_axes)
-
   by_variable = optax.chain(
     optax.sgd(_default_schedule(freeze_step))
     if mask_optimizer is None
