@@ -23,18 +23,13 @@ Run it with:
 
 import ml_collections
 
-from experiments.configs import default
+from experiments.configs import digits_mlp_scl
 
 
 def get_config() -> ml_collections.ConfigDict:
   """See the module's docstring."""
-  config = default.get_config()
-  config.dataset = 'digits'
-  config.batch_size = 64
-  config.validation_size = 200
-  config.points_per_epoch = 1
+  config = digits_mlp_scl.get_config()
   config.model = 'lenet5'
   config.image_size = 28
   config.epochs = 20
-  config.penalty = 0.015
   return config

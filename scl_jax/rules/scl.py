@@ -112,7 +112,7 @@ def scl(
   Args:
     penalty: λ >= 0, the price of one connection: a number, a scalar array
       (perhaps traced) or a schedule of the step. With the default normaliser,
-      0.002 to 0.01 is where densities of 10 % to 0.5 % lie.
+      0.005 left 8 % of LeNet-300-100 after 6 epochs of MNIST (README).
     target_density: Instead of `penalty`, the density to reach, in (0, 1]. λ is
       then driven by `scl_jax.control`, and at `freeze_step` one cut over all
       leaves makes the number of live connections exact.
