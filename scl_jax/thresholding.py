@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from scl_jax import tree as tree_lib
+from scl_jax import wide
 
 PyTree = tree_lib.PyTree
 
@@ -32,7 +33,11 @@ _INT32 = jnp.iinfo(jnp.int32)
 
 
 def keep_highest(
-  scores: PyTree, budget: ArrayLike, *, costs: PyTree | None = None
+  scores: PyTree,
+  budget: ArrayLike | wide.Wide,
+  *,
+  costs: PyTree | None = None,
+  rates: PyTree | None = None,
 ) -> PyTree:
   """Masks of the highest scores over all leaves that the budget can pay.
 
@@ -44,8 +49,11 @@ def keep_highest(
     scores: Floating-point arrays without NaN, `None` elsewhere.
     budget: What may be kept in all, a whole number >= 0.
     costs: The cost of each entry, a tree like `scores` of whole numbers >= 1
-      or arrays of them that broadcast; `None` is 1 for all. Their sum must be
-      below 2^31.
+      or arrays of them that broadcast; `None` is 1 for all. Their sum over a
+      leaf must be below 2^31.
+    rates: What one unit of cost is worth in each leaf, a tree like `scores` of
+      whole numbers in [0, 2^32); `None` is 1 for all. The sum of costs times
+      rates must be below 2^64, with a budget above 2^31 - 1 as a `wide.Wide`.
 
   Returns:
     A tree like `scores` of float32 arrays of {0, 1}.
@@ -60,31 +68,40 @@ def keep_highest(
   leaves, treedef = jax.tree.flatten(scores)
   if not leaves:
     raise ValueError('scores holds no array, so there is nothing to keep.')
-  prices = [1] * len(leaves) if costs is None else treedef.flatten_up_to(costs)
-  budget = jnp.asarray(budget, jnp.int32)
+  entries = [1] * len(leaves) if costs is None else treedef.flatten_up_to(costs)
+  factors = [1] * len(leaves) if rates is None else treedef.flatten_up_to(rates)
+  prices = list(zip(entries, factors, strict=True))
+  if not isinstance(budget, wide.Wide):
+    whole = jnp.maximum(jnp.asarray(budget, jnp.int32), 0)
+    budget = wide.Wide(
+      jnp.zeros_like(whole, jnp.uint32), whole.astype('uint32')
+    )
   keys = [_ordered_int(leaf) for leaf in leaves]
 
   # The lowest threshold above which everything can be paid.
   threshold = 1 + _bisect(
-    lambda t: _sum([key > t for key in keys], prices) > budget,
+    lambda t: ~wide.at_most(_sum([key > t for key in keys], prices), budget),
     _INT32.min,
     _INT32.max - 1,
   )
   above = [key > threshold for key in keys]
   tied = [key == threshold for key in keys]
-  rest = budget - _sum(above, prices)
+  rest = wide.minus(budget, _sum(above, prices))
 
   masks = []
   for higher, equal, price in zip(above, tied, prices, strict=True):
     paid = equal & _first(equal, price, rest)
-    spent = _sum([paid], [price])
     # One that is too dear ends it, for the leaves that follow as well.
-    rest = jnp.where(spent == _sum([equal], [price]), rest - spent, 0)
+    is_all = jnp.all(paid == equal)
+    rest = wide.minus(rest, _sum([paid], [price]))
+    rest = jax.tree.map(lambda r, a=is_all: jnp.where(a, r, 0), rest)
     masks.append((higher | paid).astype(jnp.float32))
   return jax.tree.unflatten(treedef, masks)
 
 
-def _first(chosen: jax.Array, price: ArrayLike, budget: jax.Array) -> jax.Array:
+def _first(
+  chosen: jax.Array, price: tuple[ArrayLike, ArrayLike], budget: wide.Wide
+) -> jax.Array:
   """Whether a position is among the first, in which the chosen can be paid."""
   position = jnp.zeros(chosen.shape, jnp.int32)
   for axis, size in enumerate(chosen.shape):
@@ -92,7 +109,7 @@ def _first(chosen: jax.Array, price: ArrayLike, budget: jax.Array) -> jax.Array:
       jnp.int32, chosen.shape, axis
     )
   limit = _bisect(
-    lambda t: _sum([chosen & (position < t)], [price]) <= budget,
+    lambda t: wide.at_most(_sum([chosen & (position < t)], [price]), budget),
     0,
     chosen.size,
   )
@@ -115,14 +132,14 @@ def _bisect(
   return jax.lax.fori_loop(0, 32, body, bounds)[0]
 
 
-def _sum(chosen: Sequence[jax.Array], prices: Sequence[ArrayLike]) -> jax.Array:
-  return sum(
-    (
-      jnp.sum(c.astype(jnp.int32) * jnp.asarray(price, jnp.int32))
-      for c, price in zip(chosen, prices, strict=True)
-    ),
-    jnp.zeros((), jnp.int32),
-  )
+def _sum(
+  chosen: Sequence[jax.Array], prices: Sequence[tuple[ArrayLike, ArrayLike]]
+) -> wide.Wide:
+  total = wide.from_int(0)
+  for which, (cost, rate) in zip(chosen, prices, strict=True):
+    count = jnp.sum(which.astype(jnp.int32) * jnp.asarray(cost, jnp.int32))
+    total = wide.plus(total, wide.times(count.astype(jnp.uint32), rate))
+  return total
 
 
 def _ordered_int(scores: jax.Array) -> jax.Array:

@@ -292,7 +292,7 @@ class TestErrors:
   @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-      ({}, 'exactly one of penalty and target_density'),
+      ({}, 'exactly one of penalty, target_density and'),
       (
         {'penalty': 0.1, 'target_density': 0.1, 'freeze_step': 9},
         'exactly one of',

@@ -14,35 +14,27 @@
 # ==============================================================================
 """Sparse Connectivity Learning (arXiv 2201.05020)."""
 
+from collections.abc import Mapping
 import numbers
 from typing import Any, Literal, NamedTuple
 
 import jax
-from jax import core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-import numpy as np
 import optax
 
 from scl_jax import checks
-from scl_jax import control
 from scl_jax import features
 from scl_jax import masks as masks_lib
-from scl_jax import metrics
+from scl_jax import motion
 from scl_jax import ste
-from scl_jax import thresholding
+from scl_jax import targets
 from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.prunable import Prunable
 from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
-
-# The controller aims this far below the target, because a cut that opens
-# connections at the end costs nothing and one that closes them does.
-_AIM = 0.98
-# A mask variable on either side of the threshold after the cut.
-_OPEN, _CLOSED = 1e-6, -1e-6
 
 
 class SCLState(NamedTuple):
@@ -53,19 +45,26 @@ class SCLState(NamedTuple):
     mask_params: The mask variables, float32; `None` at leaves that are not
       prunable.
     penalty: λ of the last step, float32; of the next one, if it is constant.
+      With densities of layers a tree like `mask_params`.
     normalizer_state: State of the normaliser.
     optimizer_state: State of the mask optimizer and of the box.
-    control_state: State of the controller of λ; `None` if λ is given.
-    budget: The number of connections to end with, int32; `None` likewise.
+    control_state: State of the controller of λ; `None` if λ is given. With
+      densities of layers a tree of them.
+    budget: The number of connections to end with, int32, or the MACs, a
+      `wide.Wide`; `None` and a tree likewise.
+    freeze_step: The first step with fixed masks, int32, or `None`.
+    motion_state: What `scl_jax.diagnose` needs of the past.
   """
 
-  count: ArrayLike
+  count: jax.Array
   mask_params: PyTree
-  penalty: jax.Array
+  penalty: PyTree
   normalizer_state: optax.OptState
   optimizer_state: optax.OptState
-  control_state: control.ControlState | None
-  budget: jax.Array | None
+  control_state: PyTree
+  budget: PyTree
+  freeze_step: jax.Array | None
+  motion_state: motion.MotionState
 
   @property
   def masks(self) -> PyTree:
@@ -76,7 +75,9 @@ class SCLState(NamedTuple):
 def scl(
   penalty: optax.ScalarOrSchedule | None = None,
   *,
-  target_density: ArrayLike | None = None,
+  target_density: targets.Densities | None = None,
+  target_macs: ArrayLike | None = None,
+  costs: PyTree | None = None,
   freeze_step: int | None = None,
   ramp: float = 0.3,
   normalizer: optax.GradientTransformation
@@ -115,7 +116,14 @@ def scl(
       0.005 left 8 % of LeNet-300-100 after 6 epochs of MNIST (README).
     target_density: Instead of `penalty`, the density to reach, in (0, 1]. λ is
       then driven by `scl_jax.control`, and at `freeze_step` one cut over all
-      leaves makes the number of live connections exact.
+      leaves makes the number of live connections exact. A mapping from regular
+      expressions for whole paths to densities gives each leaf its own λ and its
+      own cut; the first match wins, and each prunable leaf needs one.
+    target_macs: Instead of `penalty`, the share of the dense network's MACs to
+      reach, in (0, 1]. Layers that are not prunable count as spent. A
+      connection's price is proportional to its cost.
+    costs: For `target_macs`, the MACs of a connection of each leaf, as
+      `scl_jax.costs` gives them.
     freeze_step: From this step on masks are fixed and the weights fine-tuned;
       `None` never. Three quarters of the run is a good choice.
     ramp: The share of the steps before `freeze_step` over which the controller
@@ -143,8 +151,8 @@ def scl(
 
   Raises:
     ValueError: If an argument is out of its range, or not exactly one of
-      `penalty` and `target_density` is given; at `init`, if one does not fit
-      the weights.
+      `penalty`, `target_density` and `target_macs` is given; at `init`, if one
+      does not fit the weights, or the target cannot be reached with them.
 
   Example:
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), scl(penalty=5e-3))
@@ -152,8 +160,14 @@ def scl(
     ...     optax.adam(3e-3), scl(target_density=0.02, freeze_step=4000)
     ... )
   """
-  _check_arguments(
-    penalty, target_density, freeze_step, ramp, init_value, box, penalty_order
+  if sum(x is not None for x in (penalty, target_density, target_macs)) != 1:
+    raise ValueError(
+      'Give exactly one of penalty, target_density and target_macs; got '
+      f'{penalty=}, {target_density=} and {target_macs=}.'
+    )
+  _check_arguments(penalty, freeze_step, ramp, init_value, box, penalty_order)
+  target = targets.choose(
+    target_density, target_macs, costs, freeze_step=freeze_step, ramp=ramp
   )
   derivative = ste.get_estimator(estimator)
   # Gradients are normalised and charged by connection; the sums move mask
@@ -184,18 +198,23 @@ def scl(
       0.0 if penalty is None else penalty(0) if callable(penalty) else penalty,
       jnp.float32,
     )
+    control_state, budget = None, None
+    if target is not None:
+      control_state, budget = target.init(weights, mask_params)
+      if isinstance(target_density, Mapping):
+        price = jax.tree.map(lambda _: price, mask_params)
     return SCLState(
       count=jnp.zeros((), jnp.int32),
       mask_params=mask_params,
       penalty=price,
       normalizer_state=normalize.init(connections),
       optimizer_state=by_variable.init(mask_params),
-      control_state=None
-      if target_density is None
-      else control.init_control(target_density),
-      budget=None
-      if target_density is None
-      else _budget(target_density, connections),
+      control_state=control_state,
+      budget=budget,
+      freeze_step=None
+      if freeze_step is None
+      else jnp.asarray(freeze_step, jnp.int32),
+      motion_state=motion.init_motion(init_value),
     )
 
   def update_fn(grads, state, weights):
@@ -231,8 +250,14 @@ def scl(
         mask_grads, state.normalizer_state, expanded
       )
     price, control_state = next_penalty(state, mask_grads, sizes)
-    charge = transforms.add_connection_penalty(price, derivative=derivative)
-    mask_grads, _ = charge.update(mask_grads, optax.EmptyState(), expanded)
+    mask_grads = jax.tree.map(
+      charge,
+      expanded,
+      mask_grads,
+      jax.tree.map(lambda _: price, mask_params)
+      if target is None
+      else target.charges(price, mask_params, sizes),
+    )
     if penalty_order == 'before':
       mask_grads, normalizer_state = normalize.update(
         mask_grads, state.normalizer_state, expanded
@@ -251,10 +276,11 @@ def scl(
       mask_grads, state.optimizer_state, mask_params
     )
     mask_params = optax.apply_updates(mask_params, steps)
-    if control_state is not None and freeze_step is not None:
+    if target is not None and freeze_step is not None:
+      cut = target.cut
       mask_params = jax.lax.cond(
         state.count == freeze_step - 1,
-        lambda: _cut(mask_params, sizes, state.budget),
+        lambda: cut(mask_params, sizes, state.budget),
         lambda: mask_params,
       )
     return SCLState(
@@ -265,16 +291,20 @@ def scl(
       optimizer_state=optimizer_state,
       control_state=control_state,
       budget=state.budget,
+      freeze_step=state.freeze_step,
+      motion_state=motion.observe(
+        state.motion_state, state.count, state.mask_params, sizes
+      ),
     )
 
+  def charge(m, g, price):
+    add = transforms.add_connection_penalty(price, derivative=derivative)
+    return add.update(g, optax.EmptyState(), m)[0]
+
   def next_penalty(state, mask_grads, sizes):
-    if state.control_state is not None and freeze_step is not None:
-      return control.update_control(
-        control.measure_scale(state.control_state, mask_grads),
-        state.count,
-        metrics.variable_density(state.masks, sizes) / _AIM,
-        num_steps=freeze_step,
-        ramp_steps=ramp * freeze_step,
+    if target is not None:
+      return target.price(
+        state.control_state, state.count, mask_grads, state.masks, sizes
       )
     if callable(penalty):
       return jnp.asarray(penalty(state.count), jnp.float32), None
@@ -287,28 +317,6 @@ def _prunable_only(tree: PyTree, mask_params: PyTree) -> PyTree:
   return jax.tree.map(
     lambda leaf, m: None if m is None else leaf, tree, mask_params
   )
-
-
-def _cut(mask_params: PyTree, sizes: PyTree, budget: jax.Array) -> PyTree:
-  """Puts the highest mask variables above 0 and the others below."""
-  keep = thresholding.keep_highest(mask_params, budget, costs=sizes)
-  return jax.tree.map(
-    lambda m, k: jnp.where(
-      k > 0, jnp.maximum(m, _OPEN), jnp.minimum(m, _CLOSED)
-    ),
-    mask_params,
-    keep,
-  )
-
-
-def _budget(target_density: ArrayLike, connections: PyTree) -> jax.Array:
-  """The number of connections at the target density."""
-  total = sum(w.size for w in jax.tree.leaves(connections))
-  if isinstance(target_density, core.Tracer):
-    return jnp.round(total * target_density).astype(jnp.int32)
-  # Not in float32, which would be off by connections where there are many.
-  density = float(np.asarray(target_density))
-  return jnp.asarray(round(total * density), jnp.int32)
 
 
 def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
@@ -349,27 +357,13 @@ def _normalizer(
 
 def _check_arguments(
   penalty: Any,
-  target_density: Any,
   freeze_step: Any,
   ramp: float,
   init_value: float,
   box: Any,
   penalty_order: str,
 ) -> None:
-  if (penalty is None) == (target_density is None):
-    raise ValueError(
-      'Give exactly one of penalty and target_density; got '
-      f'penalty={penalty} and target_density={target_density}.'
-    )
-  if target_density is not None and freeze_step is None:
-    raise ValueError(
-      'target_density needs freeze_step, the step at which the density is '
-      'made exact; three quarters of the run is a good choice.'
-    )
   checks.check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
-  checks.check_scalar(
-    'target_density', target_density, lambda x: 0 < x <= 1, 'in (0, 1]'
-  )
   checks.check_scalar(
     'freeze_step',
     freeze_step,

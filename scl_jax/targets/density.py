@@ -1,0 +1,187 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""A density over all leaves, or one for each."""
+
+from collections.abc import Callable, Mapping
+import re
+
+import jax
+from jax import core
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+import numpy as np
+
+from scl_jax import control
+from scl_jax import metrics
+from scl_jax import thresholding
+from scl_jax import tree as tree_lib
+from scl_jax.targets import target
+from scl_jax.targets.target import Target
+
+PyTree = tree_lib.PyTree
+
+
+def of_density(
+  density: ArrayLike, *, num_steps: int, ramp_steps: ArrayLike
+) -> Target:
+  """The share of all prunable connections.
+
+  Args:
+    density: In (0, 1].
+    num_steps: The steps until the cut.
+    ramp_steps: When the controller's goal reaches the target.
+
+  Returns:
+    A `Target`, whose budget is a number of connections, int32.
+  """
+
+  def init(weights, mask_params):
+    chosen = target.chosen(weights, mask_params)
+    budget = _connections(density, sum(w.size for w in jax.tree.leaves(chosen)))
+    _check_reachable(density, budget, chosen, mask_params, 'all layers')
+    return control.init_control(density), jnp.asarray(budget, jnp.int32)
+
+  def price(state, count, gradients, masks, sizes):
+    return control.update_control(
+      control.measure_scale(state, gradients),
+      count,
+      metrics.variable_density(masks, sizes) / target.AIM,
+      num_steps=num_steps,
+      ramp_steps=ramp_steps,
+    )
+
+  def charges(penalty, mask_params, sizes):
+    del sizes
+    return jax.tree.map(lambda _: penalty, mask_params)
+
+  def cut(mask_params, sizes, budget):
+    return target.open_where(
+      thresholding.keep_highest(mask_params, budget, costs=sizes), mask_params
+    )
+
+  return Target(init, price, charges, cut)
+
+
+def of_layers(
+  densities: Mapping[str, ArrayLike], *, num_steps: int, ramp_steps: ArrayLike
+) -> Target:
+  """The share of the connections of each prunable leaf.
+
+  Args:
+    densities: From regular expressions, matched against whole paths, to
+      densities in (0, 1]; the first match wins, and each prunable leaf needs
+      one.
+    num_steps: The steps until the cut.
+    ramp_steps: When the controller's goals reach the targets.
+
+  Returns:
+    A `Target`.
+  """
+  # What is done to all leaves for one density is done here to each.
+  one = of_density(1.0, num_steps=num_steps, ramp_steps=ramp_steps)
+
+  def init(weights, mask_params):
+    look_up = _densities_of(densities, weights, mask_params)
+
+    def init_leaf(path, m, w):
+      density = look_up(path)
+      budget = _connections(density, w.size)
+      _check_reachable(density, budget, w, m, repr(path))
+      return control.init_control(density), jnp.asarray(budget, jnp.int32)
+
+    chosen = target.chosen(weights, mask_params)
+    return _unzip(
+      mask_params, tree_lib.map_with_path(init_leaf, mask_params, chosen)
+    )
+
+  def price(state, count, gradients, masks, sizes):
+    return _unzip(
+      gradients,
+      jax.tree.map(
+        lambda g, s, m, n: one.price(s, count, g, m, n),
+        gradients,
+        state,
+        masks,
+        sizes,
+      ),
+    )
+
+  def charges(penalty, mask_params, sizes):
+    del mask_params, sizes
+    return penalty
+
+  def cut(mask_params, sizes, budget):
+    return jax.tree.map(one.cut, mask_params, sizes, budget)
+
+  return Target(init, price, charges, cut)
+
+
+def _densities_of(
+  densities: Mapping[str, ArrayLike], weights: PyTree, mask_params: PyTree
+) -> Callable[[str], ArrayLike]:
+  """The density of each path; raises unless patterns and leaves fit."""
+  paths = tree_lib.paths(mask_params)
+  for pattern in densities:
+    if not any(re.fullmatch(pattern, path) for path in paths):
+      others = [p for p in tree_lib.paths(weights) if re.fullmatch(pattern, p)]
+      hint = f' ({others[0]!r} is not prunable)' if others else ''
+      raise ValueError(
+        f'target_density pattern {pattern!r} matches no prunable leaf{hint}; '
+        'it is a regular expression for the whole path. The paths are:\n'
+        f'{tree_lib.listing(paths)}'
+      )
+  rest = [p for p in paths if not any(re.fullmatch(k, p) for k in densities)]
+  if rest:
+    raise ValueError(
+      'target_density must name every prunable leaf. Give the others a density '
+      "too (a last pattern '.*' takes all that is left), or leave them dense "
+      f'with prunable=. It does not name:\n{tree_lib.listing(rest)}'
+    )
+  return lambda path: next(
+    density for key, density in densities.items() if re.fullmatch(key, path)
+  )
+
+
+def _connections(density: ArrayLike, total: int) -> ArrayLike:
+  """The number of connections at a density."""
+  if isinstance(density, core.Tracer):
+    return jnp.round(total * density).astype(jnp.int32)
+  # Not in float32, which would be off by connections where there are many.
+  return round(total * float(np.asarray(density)))
+
+
+def _check_reachable(
+  density: ArrayLike,
+  budget: ArrayLike,
+  weights: PyTree,
+  mask_params: PyTree,
+  where: str,
+) -> None:
+  sizes = jax.tree.leaves(target.sizes_of(weights, mask_params))
+  smallest = min((int(np.min(n)) for n in sizes if n.size), default=0)
+  if isinstance(budget, int) and budget < smallest:
+    total = sum(w.size for w in jax.tree.leaves(weights))
+    raise ValueError(
+      f'target_density={density} cannot be reached in {where}: it leaves '
+      f'{budget} of {total} connections, and the least that can be kept is '
+      f'{smallest}, a density of {smallest / total:.4g}.'
+    )
+
+
+def _unzip(tree: PyTree, pairs: PyTree) -> tuple[PyTree, PyTree]:
+  """A tree of pairs as a pair of trees; `tree` has their structure."""
+  treedef = jax.tree.structure(tree)
+  first, second = zip(*treedef.flatten_up_to(pairs), strict=True)
+  return treedef.unflatten(first), treedef.unflatten(second)
