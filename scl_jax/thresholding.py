@@ -32,7 +32,7 @@ _INT32 = jnp.iinfo(jnp.int32)
 
 
 def keep_highest(
-  scores: PyTree, budget: ArrayLike, *, costs: PyTree | None = None
+  scores: PyTree, budget: PyTree, *, costs: PyTree | None = None
 ) -> PyTree:
   """Masks of the highest scores over all leaves that the budget can pay.
 
@@ -42,7 +42,8 @@ def keep_highest(
 
   Args:
     scores: Floating-point arrays without NaN, `None` elsewhere.
-    budget: What may be kept in all, a whole number >= 0.
+    budget: What may be kept in all, a whole number >= 0; or a tree like
+      `scores` of what may be kept of each leaf.
     costs: The cost of each entry, a tree like `scores` of whole numbers >= 1
       or arrays of them that broadcast; `None` is 1 for all. Their sum must be
       below 2^31.
@@ -60,12 +61,20 @@ def keep_highest(
   leaves, treedef = jax.tree.flatten(scores)
   if not leaves:
     raise ValueError('scores holds no array, so there is nothing to keep.')
+  if not jax.tree_util.all_leaves([budget]):
+    costs = jax.tree.map(lambda _: 1, scores) if costs is None else costs
+    return jax.tree.map(
+      lambda leaf, most, price: keep_highest(leaf, most, costs=price),
+      scores,
+      budget,
+      costs,
+    )
   prices = [1] * len(leaves) if costs is None else treedef.flatten_up_to(costs)
   budget = jnp.asarray(budget, jnp.int32)
   keys = [_ordered_int(leaf) for leaf in leaves]
 
   # The lowest threshold above which everything can be paid.
-  threshold = 1 + _bisect(
+  threshold = 1 + bisect(
     lambda t: _sum([key > t for key in keys], prices) > budget,
     _INT32.min,
     _INT32.max - 1,
@@ -84,6 +93,40 @@ def keep_highest(
   return jax.tree.unflatten(treedef, masks)
 
 
+def random_masks(weights: PyTree, budget: PyTree, key: jax.Array) -> PyTree:
+  """Random masks: each set of connections of that number is equally likely.
+
+  The same for every sharding of the weights.
+
+  Args:
+    weights: The prunable leaves, `None` elsewhere; shapes are read only.
+    budget: How many connections to keep in all, or a tree for each leaf.
+    key: A key of `jax.random`.
+
+  Returns:
+    A tree like `weights` of bool arrays.
+
+  Example:
+    >>> masks = random_masks({'w': jnp.ones((4, 5))}, 3, jax.random.key(0))
+    >>> int(masks['w'].sum())
+    3
+  """
+  masks = keep_highest(random_scores(weights, key), budget)
+  return jax.tree.map(lambda mask: mask > 0, masks)
+
+
+def random_scores(weights: PyTree, key: jax.Array) -> PyTree:
+  """Uniform scores in [0, 1), of the weights' shapes and shardings."""
+  leaves, treedef = jax.tree.flatten(weights)
+  scores = [
+    # The sum is sharded as the weight is.
+    jnp.zeros_like(leaf, dtype=jnp.float32)
+    + jax.random.uniform(jax.random.fold_in(key, index), leaf.shape)
+    for index, leaf in enumerate(leaves)
+  ]
+  return jax.tree.unflatten(treedef, scores)
+
+
 def _first(chosen: jax.Array, price: ArrayLike, budget: jax.Array) -> jax.Array:
   """Whether a position is among the first, in which the chosen can be paid."""
   position = jnp.zeros(chosen.shape, jnp.int32)
@@ -91,7 +134,7 @@ def _first(chosen: jax.Array, price: ArrayLike, budget: jax.Array) -> jax.Array:
     position = position * size + jax.lax.broadcasted_iota(
       jnp.int32, chosen.shape, axis
     )
-  limit = _bisect(
+  limit = bisect(
     lambda t: _sum([chosen & (position < t)], [price]) <= budget,
     0,
     chosen.size,
@@ -99,10 +142,23 @@ def _first(chosen: jax.Array, price: ArrayLike, budget: jax.Array) -> jax.Array:
   return position < limit
 
 
-def _bisect(
+def bisect(
   holds: Callable[[jax.Array], jax.Array], low: int, high: int
 ) -> jax.Array:
-  """The largest t in [low, high] where a falling predicate holds, or `low`."""
+  """The largest t in [low, high] where a falling predicate holds, or `low`.
+
+  Args:
+    holds: A predicate of an int32 that is true up to some t and false above.
+    low: The least t, int32.
+    high: The greatest t, int32.
+
+  Returns:
+    An int32 scalar.
+
+  Example:
+    >>> bisect(lambda t: t * t <= 30, 0, 100)
+    Array(5, dtype=int32)
+  """
 
   def body(_, bounds):
     low, high = bounds

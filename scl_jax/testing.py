@@ -1,0 +1,361 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""What every rule must hold, as checks that your own rule can run.
+
+    scl_jax.testing.check_rule(lambda: my_rule(update_every=2), num_steps=12)
+
+trains a tiny network and raises an `AssertionError` that says what broke. The
+factory's rule must act within `num_steps` steps, and select its leaves by the
+default `prunable`. It needs jax, numpy and optax alone.
+"""
+
+from collections.abc import Callable, Mapping
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from scl_jax import tree as tree_lib
+from scl_jax.sparsify import MaskRule
+from scl_jax.sparsify import get_masks
+from scl_jax.sparsify import get_sparsify_state
+from scl_jax.sparsify import sparsify
+
+PyTree = tree_lib.PyTree
+MakeRule = Callable[[], MaskRule]
+_Trained = list[tuple[PyTree, optax.OptState]]
+
+
+def _is_matrix(params: PyTree) -> PyTree:
+  return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _kinds(params: PyTree) -> PyTree:
+  return jax.tree.map(lambda p: 'matrix' if p.ndim > 1 else 'vector', params)
+
+
+OPTIMIZERS: Mapping[str, Callable[[MaskRule], optax.GradientTransformation]] = (
+  types.MappingProxyType(
+    {
+      'momentum': lambda rule: sparsify(optax.sgd(0.05, momentum=0.9), rule),
+      'adam': lambda rule: sparsify(optax.adam(1e-2), rule),
+      'adamw': lambda rule: sparsify(optax.adamw(1e-2, weight_decay=0.1), rule),
+      'lion': lambda rule: sparsify(optax.lion(1e-3), rule),
+      'muon': lambda rule: sparsify(optax.contrib.muon(1e-2, ns_steps=2), rule),
+      'partition': lambda rule: sparsify(
+        optax.partition(
+          {'matrix': optax.adam(1e-2), 'vector': optax.sgd(0.1)}, _kinds
+        ),
+        rule,
+      ),
+      'masked': lambda rule: sparsify(
+        optax.masked(optax.adam(1e-2), _is_matrix), rule
+      ),
+      'clipped': lambda rule: optax.chain(
+        optax.clip(1.0),
+        sparsify(
+          optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2)), rule
+        ),
+      ),
+      'accumulated': lambda rule: sparsify(
+        optax.MultiSteps(optax.adam(1e-2), 2), rule
+      ),
+      'in_accumulation': lambda rule: optax.MultiSteps(
+        sparsify(optax.adam(1e-2), rule), 2
+      ),
+    }
+  )
+)
+
+
+def check_rule(
+  make_rule: MakeRule,
+  *,
+  target_density: float | None = None,
+  num_steps: int = 12,
+) -> None:
+  """Runs all checks.
+
+  Args:
+    make_rule: Builds the rule.
+    target_density: The density that the rule promises after `num_steps`
+      updates, if it does; checked to one connection.
+    num_steps: The steps to train, at least 4.
+
+  Raises:
+    AssertionError: If the rule breaks a promise; the message says which.
+
+  Example:
+    >>> check_rule(lambda: scl_jax.snip(0.4), target_density=0.4)
+  """
+  for name in OPTIMIZERS:
+    check_optimizer(make_rule, name, num_steps=num_steps)
+  if target_density is not None:
+    check_density(make_rule, target_density, num_steps=num_steps)
+  check_vmap(make_rule, num_steps=num_steps)
+  check_bfloat16(make_rule, num_steps=num_steps)
+  check_empty_selection(make_rule)
+
+
+def check_optimizer(
+  make_rule: MakeRule, name: str, *, num_steps: int = 12
+) -> None:
+  """Trains under one optimizer.
+
+  Pruned entries are exactly 0 after every step, something is pruned and
+  something lives, the state keeps its structure, shapes and dtypes, only the
+  first step compiles, and training resumed from a copy of the state in host
+  memory is bitwise the same.
+
+  Args:
+    make_rule: Builds the rule.
+    name: A key of `OPTIMIZERS`.
+    num_steps: The steps to train, at least 4; twice as many where gradients of
+      two batches make a step.
+
+  Raises:
+    AssertionError: If one of these does not hold.
+  """
+  num_steps *= 2 if name == 'in_accumulation' else 1
+  tx = OPTIMIZERS[name](make_rule())
+  params = make_params()
+  first = tx.init(params)
+  step, traces = _counted_step(tx)
+  history = _train(step, params, first, num_steps)
+  for index, (params, state) in enumerate(history):
+    _check_zeros(params, state, f'{name}, step {index}')
+  _check_acts(history[-1][1], f'{name}, {num_steps} steps')
+  _require(
+    _signature(first) == _signature(history[-1][1]),
+    f'{name}: the state changes its structure, shapes or dtypes: from\n'
+    f'{_signature(first)}\nto\n{_signature(history[-1][1])}',
+  )
+  _require(len(traces) == 1, f'{name}: {len(traces)} compilations, expected 1.')
+
+  half = num_steps // 2
+  saved = jax.tree.map(jnp.asarray, jax.device_get(history[half - 1]))
+  again = _train(step, *saved, num_steps - half)
+  _require(
+    _is_equal(again[-1], history[-1]),
+    f'{name}: training resumed from the saved state of step {half} differs. '
+    'Does the rule keep something outside of its state?',
+  )
+
+
+def check_density(
+  make_rule: MakeRule, target_density: float, *, num_steps: int = 12
+) -> None:
+  """Trains, and counts connections.
+
+  Args:
+    make_rule: Builds the rule.
+    target_density: The density after `num_steps` updates.
+    num_steps: The steps to train.
+
+  Raises:
+    AssertionError: If the number of live connections is not the rounded product
+      of density and connections.
+  """
+  tx = OPTIMIZERS['adam'](make_rule())
+  params = make_params()
+  step, _ = _counted_step(tx)
+  masks = get_masks(_train(step, params, tx.init(params), num_steps)[-1][1])
+  leaves = [np.asarray(mask) for mask in jax.tree.leaves(masks)]
+  live = int(sum(mask.sum() for mask in leaves))
+  wanted = round(target_density * sum(mask.size for mask in leaves))
+  _require(
+    live == wanted,
+    f'{live} connections are live after {num_steps} steps, expected {wanted} '
+    f'for the density {target_density}.',
+  )
+
+
+def check_vmap(make_rule: MakeRule, *, num_steps: int = 12) -> None:
+  """Trains two networks under `jax.vmap` as it does one after another.
+
+  Args:
+    make_rule: Builds the rule.
+    num_steps: The steps to train.
+
+  Raises:
+    AssertionError: If masks differ, or params by more than rounding.
+  """
+  tx = OPTIMIZERS['momentum'](make_rule())
+  networks = [make_params(0), make_params(1)]
+  step, _ = _counted_step(tx)
+  alone = [_train(step, p, tx.init(p), num_steps)[-1] for p in networks]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+  together, _ = _counted_step(tx, vmap=True)
+  params, state = _train(
+    together, stacked, jax.vmap(tx.init)(stacked), num_steps
+  )[-1]
+  masks = get_masks(state)
+  for index, (one, one_state) in enumerate(alone):
+    part = lambda tree, index=index: jax.tree.map(lambda x: x[index], tree)
+    _require(
+      _is_equal(part(masks), get_masks(one_state)),
+      f'vmap: network {index} has other masks than when it is alone.',
+    )
+    _require(
+      all(
+        np.allclose(a, b, rtol=1e-4, atol=1e-5)
+        for a, b in zip(
+          jax.tree.leaves(part(params)), jax.tree.leaves(one), strict=True
+        )
+      ),
+      f'vmap: network {index} has other params than when it is alone.',
+    )
+
+
+def check_bfloat16(make_rule: MakeRule, *, num_steps: int = 12) -> None:
+  """Trains bfloat16 params: they stay so, with float32 weights behind them.
+
+  Args:
+    make_rule: Builds the rule.
+    num_steps: The steps to train.
+
+  Raises:
+    AssertionError: If a dtype changes or a pruned entry is not 0.
+  """
+  tx = OPTIMIZERS['adam'](make_rule())
+  start = make_params(dtype=jnp.bfloat16)
+  step, _ = _counted_step(tx)
+  for params, state in _train(step, start, tx.init(start), num_steps):
+    _check_zeros(params, state, 'bfloat16')
+    for path, leaf, weight in tree_lib.zip_leaves(
+      params, get_sparsify_state(state).weights
+    ):
+      _require(
+        leaf.dtype == jnp.bfloat16 and weight.dtype == jnp.float32,
+        f'bfloat16: {path!r} is {leaf.dtype}, its weight {weight.dtype}.',
+      )
+
+
+def check_empty_selection(make_rule: MakeRule) -> None:
+  """A tree without prunable leaves is an error, not a dense network.
+
+  Args:
+    make_rule: Builds the rule.
+
+  Raises:
+    AssertionError: If `init` does not raise a `ValueError`.
+  """
+  try:
+    make_rule().init({'bias': jnp.zeros(3)})
+  except ValueError:
+    return
+  raise AssertionError(
+    "init accepts {'bias': (3,)}, in which nothing is prunable; it should "
+    'raise a ValueError.'
+  )
+
+
+def make_params(seed: int = 0, dtype: Any = jnp.float32) -> PyTree:
+  """The params of the tiny network: two layers, 50 connections, a hole.
+
+  Args:
+    seed: Of the random weights.
+    dtype: Of all leaves.
+
+  Returns:
+    A dict; two of the entries of the first kernel are 0.
+  """
+  keys = jax.random.split(jax.random.key(seed), 2)
+  first = jax.random.normal(keys[0], (6, 5)).at[0, :2].set(0.0)
+  second = jax.random.normal(keys[1], (5, 4))
+  return {
+    'first': {'kernel': first.astype(dtype), 'bias': jnp.zeros(5, dtype)},
+    'hole': None,
+    'second': {'kernel': second.astype(dtype), 'bias': jnp.zeros(4, dtype)},
+  }
+
+
+def loss(params: PyTree) -> jax.Array:
+  """The mean squared error of the tiny network on its 16 examples."""
+  inputs = jax.random.normal(jax.random.key(2), (16, 6))
+  targets = jax.random.normal(jax.random.key(3), (16, 4))
+  params = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+  first, second = params['first'], params['second']
+  hidden = jnp.tanh(inputs @ first['kernel'] + first['bias'])
+  outputs = hidden @ second['kernel'] + second['bias']
+  return jnp.mean(jnp.square(outputs - targets))
+
+
+def _counted_step(tx, vmap=False):
+  """A compiled step, and a list that grows by one when it is traced."""
+  traces = []
+
+  def step(params, state):
+    updates, state = tx.update(jax.grad(loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
+
+  def counted(params, state):
+    traces.append(None)
+    return (jax.vmap(step) if vmap else step)(params, state)
+
+  return jax.jit(counted), traces
+
+
+def _train(step, params, state, num_steps) -> _Trained:
+  history = []
+  for _ in range(num_steps):
+    params, state = step(params, state)
+    history.append((params, state))
+  return history
+
+
+def _check_zeros(params, state, where):
+  for path, leaf, mask in tree_lib.zip_leaves(params, get_masks(state)):
+    if mask is None:
+      continue
+    leaf, mask = np.asarray(leaf, np.float32), np.asarray(mask)
+    _require(
+      bool(np.all((mask == 0) | (mask == 1))),
+      f'{where}: the mask of {path!r} holds other numbers than 0 and 1.',
+    )
+    _require(
+      not np.any(leaf[mask == 0]),
+      f'{where}: pruned entries of {path!r} are not exactly 0.',
+    )
+
+
+def _check_acts(state, where):
+  masks = [np.asarray(mask) for mask in jax.tree.leaves(get_masks(state))]
+  live = sum(int(mask.sum()) for mask in masks)
+  _require(
+    0 < live < sum(mask.size for mask in masks),
+    f'{where}: {live} connections are live, so the check would show nothing. '
+    'Make a rule that prunes some of them within these steps.',
+  )
+
+
+def _signature(tree):
+  leaves, treedef = jax.tree.flatten(tree)
+  return treedef, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+
+def _is_equal(tree, other):
+  leaves, others = jax.tree.leaves(tree), jax.tree.leaves(other)
+  return len(leaves) == len(others) and all(
+    np.array_equal(a, b) for a, b in zip(leaves, others, strict=True)
+  )
+
+
+def _require(holds, message):
+  if not holds:
+    raise AssertionError(message)
