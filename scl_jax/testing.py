@@ -14,14 +14,18 @@
 # ==============================================================================
 """What every rule must hold, as checks that your own rule can run.
 
-    scl_jax.testing.check_rule(lambda: my_rule(update_every=2), num_steps=12)
+    scl_jax.testing.check_rule(my_rule(update_every=2), target_density=0.3)
 
 trains a tiny network and raises an `AssertionError` that says what broke. The
-factory's rule must act within `num_steps` steps, and select its leaves by the
-default `prunable`. It needs jax, numpy and optax alone.
+rule must act within `num_steps` steps, and select its leaves by the default
+`prunable`. It needs jax, numpy and optax alone.
+
+Rule and optimizer are compiled apart, once each, so that all rules under all
+optimizers take seconds; `check_jit_and_vmap` compiles whole steps.
 """
 
 from collections.abc import Callable, Mapping
+import functools
 import types
 from typing import Any
 
@@ -37,54 +41,52 @@ from scl_jax.sparsify import get_sparsify_state
 from scl_jax.sparsify import sparsify
 
 PyTree = tree_lib.PyTree
-MakeRule = Callable[[], MaskRule]
-_Trained = list[tuple[PyTree, optax.OptState]]
 
 
-def _is_matrix(params: PyTree) -> PyTree:
-  return jax.tree.map(lambda p: p.ndim > 1, params)
+def _partition() -> optax.GradientTransformation:
+  return optax.partition(
+    {'matrix': optax.adam(1e-2), 'vector': optax.sgd(0.1)},
+    lambda params: jax.tree.map(
+      lambda p: 'matrix' if p.ndim > 1 else 'vector', params
+    ),
+  )
 
 
-def _kinds(params: PyTree) -> PyTree:
-  return jax.tree.map(lambda p: 'matrix' if p.ndim > 1 else 'vector', params)
+def _masked() -> optax.GradientTransformation:
+  return optax.masked(
+    optax.adam(1e-2),
+    lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+  )
 
 
-OPTIMIZERS: Mapping[str, Callable[[MaskRule], optax.GradientTransformation]] = (
+def _clipped() -> optax.GradientTransformation:
+  return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
+
+
+def _accumulated() -> optax.GradientTransformation:
+  steps = optax.MultiSteps(optax.adam(1e-2), 2)
+  return optax.GradientTransformation(steps.init, steps.update)
+
+
+OPTIMIZERS: Mapping[str, Callable[[], optax.GradientTransformation]] = (
   types.MappingProxyType(
     {
-      'momentum': lambda rule: sparsify(optax.sgd(0.05, momentum=0.9), rule),
-      'adam': lambda rule: sparsify(optax.adam(1e-2), rule),
-      'adamw': lambda rule: sparsify(optax.adamw(1e-2, weight_decay=0.1), rule),
-      'lion': lambda rule: sparsify(optax.lion(1e-3), rule),
-      'muon': lambda rule: sparsify(optax.contrib.muon(1e-2, ns_steps=2), rule),
-      'partition': lambda rule: sparsify(
-        optax.partition(
-          {'matrix': optax.adam(1e-2), 'vector': optax.sgd(0.1)}, _kinds
-        ),
-        rule,
-      ),
-      'masked': lambda rule: sparsify(
-        optax.masked(optax.adam(1e-2), _is_matrix), rule
-      ),
-      'clipped': lambda rule: optax.chain(
-        optax.clip(1.0),
-        sparsify(
-          optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2)), rule
-        ),
-      ),
-      'accumulated': lambda rule: sparsify(
-        optax.MultiSteps(optax.adam(1e-2), 2), rule
-      ),
-      'in_accumulation': lambda rule: optax.MultiSteps(
-        sparsify(optax.adam(1e-2), rule), 2
-      ),
+      'momentum': lambda: optax.sgd(0.05, momentum=0.9),
+      'adam': lambda: optax.adam(1e-2),
+      'adamw': lambda: optax.adamw(1e-2, weight_decay=0.1),
+      'lion': lambda: optax.lion(1e-3),
+      'muon': lambda: optax.contrib.muon(1e-2, ns_steps=2),
+      'partition': _partition,
+      'masked': _masked,
+      'clipped': _clipped,
+      'accumulated': _accumulated,
     }
   )
 )
 
 
 def check_rule(
-  make_rule: MakeRule,
+  rule: MaskRule,
   *,
   target_density: float | None = None,
   num_steps: int = 12,
@@ -92,7 +94,7 @@ def check_rule(
   """Runs all checks.
 
   Args:
-    make_rule: Builds the rule.
+    rule: The rule.
     target_density: The density that the rule promises after `num_steps`
       updates, if it does; checked to one connection.
     num_steps: The steps to train, at least 4.
@@ -101,51 +103,42 @@ def check_rule(
     AssertionError: If the rule breaks a promise; the message says which.
 
   Example:
-    >>> check_rule(lambda: scl_jax.snip(0.4), target_density=0.4)
+    >>> check_rule(scl_jax.snip(0.4), target_density=0.4)
   """
   for name in OPTIMIZERS:
-    check_optimizer(make_rule, name, num_steps=num_steps)
+    check_optimizer(rule, name, num_steps=num_steps)
   if target_density is not None:
-    check_density(make_rule, target_density, num_steps=num_steps)
-  check_vmap(make_rule, num_steps=num_steps)
-  check_bfloat16(make_rule, num_steps=num_steps)
-  check_empty_selection(make_rule)
+    check_density(rule, target_density, num_steps=num_steps)
+  check_jit_and_vmap(rule, num_steps=num_steps)
+  check_accumulation(rule, num_steps=num_steps)
+  check_bfloat16(rule, num_steps=num_steps)
+  check_empty_selection(rule)
 
 
-def check_optimizer(
-  make_rule: MakeRule, name: str, *, num_steps: int = 12
-) -> None:
+def check_optimizer(rule: MaskRule, name: str, *, num_steps: int = 12) -> None:
   """Trains under one optimizer.
 
   Pruned entries are exactly 0 after every step, something is pruned and
-  something lives, the state keeps its structure, shapes and dtypes, only the
-  first step compiles, and training resumed from a copy of the state in host
-  memory is bitwise the same.
+  something lives, the state keeps its structure, shapes and dtypes, and
+  training resumed from a copy of the state in host memory is bitwise the same.
 
   Args:
-    make_rule: Builds the rule.
+    rule: The rule.
     name: A key of `OPTIMIZERS`.
-    num_steps: The steps to train, at least 4; twice as many where gradients of
-      two batches make a step.
+    num_steps: The steps to train, at least 4.
 
   Raises:
     AssertionError: If one of these does not hold.
   """
-  num_steps *= 2 if name == 'in_accumulation' else 1
-  tx = OPTIMIZERS[name](make_rule())
+  tx = _wrapped(rule, name)
   params = make_params()
   first = tx.init(params)
-  step, traces = _counted_step(tx)
+  step = functools.partial(_step, tx)
   history = _train(step, params, first, num_steps)
   for index, (params, state) in enumerate(history):
     _check_zeros(params, state, f'{name}, step {index}')
   _check_acts(history[-1][1], f'{name}, {num_steps} steps')
-  _require(
-    _signature(first) == _signature(history[-1][1]),
-    f'{name}: the state changes its structure, shapes or dtypes: from\n'
-    f'{_signature(first)}\nto\n{_signature(history[-1][1])}',
-  )
-  _require(len(traces) == 1, f'{name}: {len(traces)} compilations, expected 1.')
+  _check_signature(first, history[-1][1], name)
 
   half = num_steps // 2
   saved = jax.tree.map(jnp.asarray, jax.device_get(history[half - 1]))
@@ -158,12 +151,12 @@ def check_optimizer(
 
 
 def check_density(
-  make_rule: MakeRule, target_density: float, *, num_steps: int = 12
+  rule: MaskRule, target_density: float, *, num_steps: int = 12
 ) -> None:
   """Trains, and counts connections.
 
   Args:
-    make_rule: Builds the rule.
+    rule: The rule.
     target_density: The density after `num_steps` updates.
     num_steps: The steps to train.
 
@@ -171,9 +164,9 @@ def check_density(
     AssertionError: If the number of live connections is not the rounded product
       of density and connections.
   """
-  tx = OPTIMIZERS['adam'](make_rule())
+  tx = _wrapped(rule, 'adam')
   params = make_params()
-  step, _ = _counted_step(tx)
+  step = functools.partial(_step, tx)
   masks = get_masks(_train(step, params, tx.init(params), num_steps)[-1][1])
   leaves = [np.asarray(mask) for mask in jax.tree.leaves(masks)]
   live = int(sum(mask.sum() for mask in leaves))
@@ -185,56 +178,95 @@ def check_density(
   )
 
 
-def check_vmap(make_rule: MakeRule, *, num_steps: int = 12) -> None:
-  """Trains two networks under `jax.vmap` as it does one after another.
+def check_jit_and_vmap(rule: MaskRule, *, num_steps: int = 12) -> None:
+  """Trains two networks at once, as it does one after another without jit.
 
   Args:
-    make_rule: Builds the rule.
+    rule: The rule.
     num_steps: The steps to train.
 
   Raises:
-    AssertionError: If masks differ, or params by more than rounding.
+    AssertionError: If a step compiles again, masks differ, or params by more
+      than rounding.
   """
-  tx = OPTIMIZERS['momentum'](make_rule())
+  tx = sparsify(OPTIMIZERS['momentum'](), rule)
   networks = [make_params(0), make_params(1)]
-  step, _ = _counted_step(tx)
-  alone = [_train(step, p, tx.init(p), num_steps)[-1] for p in networks]
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
-  together, _ = _counted_step(tx, vmap=True)
-  params, state = _train(
-    together, stacked, jax.vmap(tx.init)(stacked), num_steps
-  )[-1]
+  traces = []
+
+  @jax.jit
+  def step(params, state):
+    traces.append(None)
+    return jax.vmap(functools.partial(_step, tx))(params, state)
+
+  params, state = _train(step, stacked, jax.vmap(tx.init)(stacked), num_steps)[
+    -1
+  ]
+  _require(len(traces) == 1, f'jit: {len(traces)} compilations, expected 1.')
   masks = get_masks(state)
-  for index, (one, one_state) in enumerate(alone):
+  tx = _wrapped(rule, 'momentum')
+  for index, network in enumerate(networks):
+    alone, alone_state = _train(
+      functools.partial(_step, tx), network, tx.init(network), num_steps
+    )[-1]
     part = lambda tree, index=index: jax.tree.map(lambda x: x[index], tree)
     _require(
-      _is_equal(part(masks), get_masks(one_state)),
+      _is_equal(part(masks), get_masks(alone_state)),
       f'vmap: network {index} has other masks than when it is alone.',
     )
-    _require(
-      all(
-        np.allclose(a, b, rtol=1e-4, atol=1e-5)
-        for a, b in zip(
-          jax.tree.leaves(part(params)), jax.tree.leaves(one), strict=True
-        )
-      ),
-      f'vmap: network {index} has other params than when it is alone.',
-    )
+    for path, one, other in tree_lib.zip_leaves(alone, part(params)):
+      _require(
+        np.allclose(one, other, rtol=1e-4, atol=1e-5),
+        f'vmap: {path!r} of network {index} is not what it is alone.',
+      )
 
 
-def check_bfloat16(make_rule: MakeRule, *, num_steps: int = 12) -> None:
+def check_accumulation(rule: MaskRule, *, num_steps: int = 12) -> None:
+  """Trains within `optax.MultiSteps`, with one trace.
+
+  Args:
+    rule: The rule.
+    num_steps: The steps to train, of two gradients each.
+
+  Raises:
+    AssertionError: If a step compiles again, a pruned entry is not 0, or the
+      state changes its structure, shapes or dtypes.
+  """
+  tx = optax.MultiSteps(_wrapped(rule, 'adam'), 2)
+  params = make_params()
+  first = tx.init(params)
+  traces = []
+
+  @jax.jit
+  def step(params, state):
+    traces.append(None)
+    return _step(tx, params, state)
+
+  history = _train(step, params, first, 2 * num_steps)
+  for index, (params, state) in enumerate(history):
+    if index % 2:
+      _check_zeros(params, state, f'within MultiSteps, step {index}')
+  _check_acts(history[-1][1], f'within MultiSteps, {num_steps} steps')
+  _check_signature(first, history[-1][1], 'within MultiSteps')
+  _require(
+    len(traces) == 1,
+    f'within MultiSteps: {len(traces)} compilations, expected 1.',
+  )
+
+
+def check_bfloat16(rule: MaskRule, *, num_steps: int = 12) -> None:
   """Trains bfloat16 params: they stay so, with float32 weights behind them.
 
   Args:
-    make_rule: Builds the rule.
+    rule: The rule.
     num_steps: The steps to train.
 
   Raises:
     AssertionError: If a dtype changes or a pruned entry is not 0.
   """
-  tx = OPTIMIZERS['adam'](make_rule())
+  tx = _wrapped(rule, 'adam')
   start = make_params(dtype=jnp.bfloat16)
-  step, _ = _counted_step(tx)
+  step = functools.partial(_step, tx)
   for params, state in _train(step, start, tx.init(start), num_steps):
     _check_zeros(params, state, 'bfloat16')
     for path, leaf, weight in tree_lib.zip_leaves(
@@ -246,17 +278,17 @@ def check_bfloat16(make_rule: MakeRule, *, num_steps: int = 12) -> None:
       )
 
 
-def check_empty_selection(make_rule: MakeRule) -> None:
+def check_empty_selection(rule: MaskRule) -> None:
   """A tree without prunable leaves is an error, not a dense network.
 
   Args:
-    make_rule: Builds the rule.
+    rule: The rule.
 
   Raises:
     AssertionError: If `init` does not raise a `ValueError`.
   """
   try:
-    make_rule().init({'bias': jnp.zeros(3)})
+    rule.init({'bias': jnp.zeros(3)})
   except ValueError:
     return
   raise AssertionError(
@@ -296,22 +328,28 @@ def loss(params: PyTree) -> jax.Array:
   return jnp.mean(jnp.square(outputs - targets))
 
 
-def _counted_step(tx, vmap=False):
-  """A compiled step, and a list that grows by one when it is traced."""
-  traces = []
-
-  def step(params, state):
-    updates, state = tx.update(jax.grad(loss)(params), state, params)
-    return optax.apply_updates(params, updates), state
-
-  def counted(params, state):
-    traces.append(None)
-    return (jax.vmap(step) if vmap else step)(params, state)
-
-  return jax.jit(counted), traces
+@functools.cache
+def _optimizer(name: str) -> optax.GradientTransformation:
+  """The optimizer with a compiled update, the same one for all rules."""
+  tx = OPTIMIZERS[name]()
+  return optax.GradientTransformation(tx.init, jax.jit(tx.update))
 
 
-def _train(step, params, state, num_steps) -> _Trained:
+def _wrapped(
+  rule: MaskRule, name: str
+) -> optax.GradientTransformationExtraArgs:
+  return sparsify(_optimizer(name), rule._replace(update=jax.jit(rule.update)))
+
+
+_loss_grad = jax.jit(jax.grad(loss))
+
+
+def _step(tx, params, state):
+  updates, state = tx.update(_loss_grad(params), state, params)
+  return optax.apply_updates(params, updates), state
+
+
+def _train(step, params, state, num_steps):
   history = []
   for _ in range(num_steps):
     params, state = step(params, state)
@@ -341,6 +379,15 @@ def _check_acts(state, where):
     0 < live < sum(mask.size for mask in masks),
     f'{where}: {live} connections are live, so the check would show nothing. '
     'Make a rule that prunes some of them within these steps.',
+  )
+
+
+def _check_signature(first, last, where):
+  before, after = _signature(first), _signature(last)
+  _require(
+    before == after,
+    f'{where}: the state changes its structure, shapes or dtypes: from\n'
+    f'{before}\nto\n{after}',
   )
 
 
