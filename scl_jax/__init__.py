@@ -22,6 +22,8 @@ is the only change that a training loop needs; see `scl_jax.sparsify`.
 from scl_jax import features as features
 from scl_jax import ste as ste
 from scl_jax.costs import costs as costs
+from scl_jax.distributions import layer_budgets as layer_budgets
+from scl_jax.distributions import layer_densities as layer_densities
 from scl_jax.masks import apply_masks as apply_masks
 from scl_jax.masks import effective_params as effective_params
 from scl_jax.masks import init_mask_params as init_mask_params
@@ -31,8 +33,19 @@ from scl_jax.metrics import layer_density as layer_density
 from scl_jax.metrics import live_connections as live_connections
 from scl_jax.prunable import prunable as prunable
 from scl_jax.regularizers import connection_count as connection_count
+from scl_jax.rewind import rewind as rewind
 from scl_jax.rules import SCLState as SCLState
+from scl_jax.rules import dynamic_sparse_training as dynamic_sparse_training
+from scl_jax.rules import gradual_magnitude as gradual_magnitude
+from scl_jax.rules import random_pruning as random_pruning
+from scl_jax.rules import rigl as rigl
 from scl_jax.rules import scl as scl
+from scl_jax.rules import snip as snip
+from scl_jax.rules import soft_threshold as soft_threshold
+from scl_jax.rules import (
+  sparse_evolutionary_training as sparse_evolutionary_training,
+)
+from scl_jax.rules import static_masks as static_masks
 from scl_jax.sparsify import MaskRule as MaskRule
 from scl_jax.sparsify import SparsifyState as SparsifyState
 from scl_jax.sparsify import get_masks as get_masks

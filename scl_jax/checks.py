@@ -14,7 +14,7 @@
 # ==============================================================================
 """Checks of arguments that several rules share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
@@ -51,3 +51,51 @@ def check_scalar(
     is_fine = False
   if not is_fine:
     raise ValueError(f'{name} must be {expected}, got {value!r}.')
+
+
+def check_density(name: str, value: Any) -> None:
+  """Raises unless an argument is a density in (0, 1]; traced is allowed.
+
+  Args:
+    name: The argument, for the message.
+    value: What was given for it.
+
+  Raises:
+    ValueError: If it is something else.
+  """
+  check_scalar(name, value, lambda x: 0 < x <= 1, 'in (0, 1]')
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+  """Raises unless an argument is a whole number that is high enough.
+
+  Args:
+    name: The argument, for the message.
+    value: What was given for it.
+    least: The least that it may be.
+
+  Raises:
+    ValueError: If it is something else.
+  """
+  check_scalar(
+    name,
+    value,
+    lambda x: x >= least and x == int(x),
+    f'a whole number >= {least}',
+  )
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+  """Raises unless an argument is one of a few names.
+
+  Args:
+    name: The argument, for the message.
+    value: What was given for it.
+    choices: The names there are.
+
+  Raises:
+    ValueError: If it is something else.
+  """
+  if value not in choices:
+    listed = ', '.join(repr(choice) for choice in choices)
+    raise ValueError(f'{name} must be one of {listed}; got {value!r}.')

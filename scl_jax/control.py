@@ -28,11 +28,14 @@ of the run, so that the same constants serve all networks and runs. Nothing here
 knows of a rule.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+PyTree = Any
 
 
 class ControlState(NamedTuple):
@@ -87,24 +90,37 @@ def goal_density(
   return jnp.asarray(target, jnp.float32) ** share
 
 
-def measure_scale(state: ControlState, gradients: object) -> ControlState:
+def measure_scale(state: PyTree, gradients: Callable[[], PyTree]) -> PyTree:
   """Sets the scale to the root mean square of gradients, once.
 
   Args:
-    state: The state.
-    gradients: A tree of arrays, to which λ will be added.
+    state: A `ControlState`, or a tree of them for the leaves of the gradients.
+    gradients: A function that gives a tree of arrays, to which λ will be added.
+      A function, so that other steps need not compute and store them.
 
   Returns:
-    The state, unchanged if it has a scale already.
+    The state, unchanged where it has a scale already.
   """
+  states, treedef = jax.tree.flatten(
+    state, is_leaf=lambda node: isinstance(node, ControlState)
+  )
 
   def measure():
-    leaves = jax.tree.leaves(gradients)
-    squares = sum(jnp.sum(jnp.square(g), dtype=jnp.float32) for g in leaves)
-    return jnp.sqrt(squares / sum(g.size for g in leaves))
+    return treedef.unflatten(
+      s._replace(scale=jnp.where(s.scale > 0, s.scale, _rms(part)))
+      for s, part in zip(
+        states, treedef.flatten_up_to(gradients()), strict=True
+      )
+    )
 
-  scale = jax.lax.cond(state.scale > 0, lambda: state.scale, measure)
-  return state._replace(scale=scale)
+  is_missing = jnp.any(jnp.stack([s.scale for s in states]) == 0)
+  return jax.lax.cond(is_missing, measure, lambda: state)
+
+
+def _rms(tree: PyTree) -> jax.Array:
+  leaves = jax.tree.leaves(tree)
+  squares = sum(jnp.sum(jnp.square(g), dtype=jnp.float32) for g in leaves)
+  return jnp.sqrt(squares / sum(g.size for g in leaves))
 
 
 def update_control(

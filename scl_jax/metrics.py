@@ -81,15 +81,18 @@ def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:
     Array(0.75, dtype=float32)
   """
   live = jax.tree.map(
-    lambda mask, n: jnp.sum(mask * n, dtype=jnp.float32), masks, sizes
+    lambda mask, n: jnp.sum(jnp.where(mask != 0, n, 0), dtype=jnp.int32),
+    masks,
+    sizes,
   )
   total = jax.tree.map(
     lambda mask, n: float(np.sum(np.broadcast_to(n, mask.shape))),
     masks,
     sizes,
   )
-  zero = jnp.zeros((), jnp.float32)
-  return sum(jax.tree.leaves(live), zero) / sum(jax.tree.leaves(total))
+  # Each leaf as a float: the sum of all may be beyond int32.
+  counts = [n.astype(jnp.float32) for n in jax.tree.leaves(live)]
+  return sum(counts, jnp.float32(0)) / sum(jax.tree.leaves(total))
 
 
 def layer_density(masks: PyTree) -> PyTree:

@@ -112,6 +112,30 @@ def prunable(params: PyTree, select: Prunable = None) -> PyTree:
   return chosen
 
 
+def prunable_leaves(params: PyTree, select: Prunable = None) -> PyTree:
+  """The leaves of `params` that carry connections.
+
+  Args:
+    params: Any pytree of arrays.
+    select: As for `prunable`.
+
+  Returns:
+    A tree like `params`, with `None` at leaves that are not prunable.
+
+  Raises:
+    ValueError: As `prunable` does.
+
+  Example:
+    >>> prunable_leaves({'w': jnp.ones((1, 2)), 'b': jnp.ones(2)})
+    {'b': None, 'w': Array([[1., 1.]], dtype=float32)}
+  """
+  return jax.tree.map(
+    lambda leaf, chosen: leaf if chosen else None,
+    params,
+    prunable(params, select),
+  )
+
+
 def _match(params: PyTree, patterns: Sequence[str]) -> PyTree:
   compiled = []
   for pattern in patterns:

@@ -40,16 +40,32 @@ optax optimizer, and may stand within `optax.chain`, `partition` or
 `MultiSteps`.
 
 Rules differ in what a connection that comes back resumes: the weight that it
-had (SCL), or zero, with zero optimizer moments (RigL, SET). That, and no more,
-a rule declares. Its state must have an attribute `masks`, a field or a
-property, so that a state says by itself what is live: `get_masks` needs no
-rule.
+had (SCL), or zero, with zero optimizer moments (RigL, SET). A rule declares
+which. Its state must have an attribute `masks`, so that a state says by itself
+what is live: `get_masks` needs no rule.
+
+Where masks follow from the weights (Dynamic Sparse Training, soft thresholds),
+params are another function of weights and mask variables than their product,
+and the rule gives it: `effective(weights, mask_params)`. It is differentiable,
+so the chain rule is `jax.vjp`, again outside the model. A step is then
+
+    g_w, g_m    = vjp of effective at (weights, mask_params), applied to g
+    weights    += optimizer(g_w)             whatever effective does with them
+    rule_state  = rule.update(g, ...)        which moves mask_params along g_m
+    params      = effective(weights, mask_params)
+
+and the state's `masks` is a function of the weights. SCL is the same kind of
+thing, with effective = weights * S(mask_params), except that it must not take
+this path: a derivative there is the product above, which SCL needs for each
+connection before it is normalised, and its weights rest while their masks are
+closed, where here they move and decay as any variable of the optimizer does.
 
 Weights are float32 also where params are bfloat16 or float16. Leaves that are
 not floating point are left alone.
 """
 
 from collections.abc import Callable
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -73,16 +89,21 @@ class MaskRule(NamedTuple):
   Attributes:
     init: `weights -> rule_state`. The state is a pytree with an attribute
       `masks`: a tree like `weights` of arrays of {0, 1}, of the weight's shape
-      or one that `masks.expand` takes there, `None` at other leaves.
+      or one that `masks.expand` takes there, `None` at other leaves. With
+      `effective` it is a method `weights -> masks`, and the state has a second
+      attribute, `mask_params`.
     update: `(grads, rule_state, weights) -> rule_state`. `grads` are dense and
       taken at the effective parameters; both trees are float32 (or wider).
     resumes_weights: Whether a connection that comes back has its stored weight.
       If not, it starts from zero, and so do its optimizer moments.
+    effective: `(weights, mask_params) -> params`, differentiable, for a rule
+      whose params are not weights * masks; exactly 0 where a mask is 0.
   """
 
   init: Callable[[PyTree], Any]
   update: Callable[[PyTree, Any, PyTree], Any]
   resumes_weights: bool = True
+  effective: Callable[[PyTree, PyTree], PyTree] | None = None
 
 
 class SparsifyState(NamedTuple):
@@ -140,56 +161,66 @@ def sparsify(
       'optimizer must be an optax.GradientTransformation, such as '
       f'optax.adam(1e-3); got {optimizer!r}.'
     )
+  if rule.effective is not None and not rule.resumes_weights:
+    raise ValueError(
+      'rule has its own `effective`, so its weights are never reset: '
+      'resumes_weights must be True.'
+    )
   inner = optax.with_extra_args_support(optimizer)
+  step = _step_of_product if rule.effective is None else _step_of_function
 
   def init_fn(params):
     tree_lib.check_arrays(params, 'params')
-    weights = jax.tree.map(_as_weight, params)
+    weights = as_weights(params)
     rule_state = rule.init(weights)
-    masks = _masks_of(rule_state)
-    effective = masks_lib.apply_masks(weights, masks)
-    return SparsifyState(weights, rule_state, inner.init(effective))
+    effective = _effective(rule, weights, rule_state)
+    variables = effective if rule.effective is None else weights
+    return SparsifyState(weights, rule_state, inner.init(variables))
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(_NO_PARAMS)
-    weights, masks = state.weights, _masks_of(state.rule_state)
-    tree_lib.check_same_structure(params, weights, 'params', 'the state')
+    tree_lib.check_same_structure(params, state.weights, 'params', 'the state')
     tree_lib.check_same_structure(params, updates, 'params', 'updates')
     # From here on leaves that are not floating point are None.
     grads = jax.tree.map(
       lambda _, w, g: None if w is None else g.astype(w.dtype),
       params,
-      weights,
+      state.weights,
       updates,
     )
-
-    steps, inner_state = inner.update(
-      masks_lib.apply_masks(grads, masks),
-      state.inner_state,
-      masks_lib.apply_masks(weights, masks),
-      **extra_args,
-    )
-    new_weights = optax.apply_updates(
-      weights, masks_lib.apply_masks(steps, masks)
-    )
-    rule_state = rule.update(grads, state.rule_state, weights)
-    new_masks = _masks_of(rule_state)
-    if not rule.resumes_weights:
-      regrown = jax.tree.map(_regrown, new_weights, new_masks, masks)
-      new_weights = jax.tree.map(_zero_where, new_weights, regrown)
-      inner_state = optax.tree_map_params(
-        inner,
-        _zero_where,
-        inner_state,
-        regrown,
-        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-      )
-    effective = masks_lib.apply_masks(new_weights, new_masks)
-    updates = jax.tree.map(_difference, params, effective)
-    return updates, SparsifyState(new_weights, rule_state, inner_state)
+    state = step(inner, rule, grads, state, extra_args)
+    effective = _effective(rule, state.weights, state.rule_state)
+    return jax.tree.map(_difference, params, effective), state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def pull_back(
+  effective: Callable[[PyTree, PyTree], PyTree],
+  grads: PyTree,
+  weights: PyTree,
+  mask_params: PyTree,
+) -> tuple[PyTree, PyTree]:
+  """The chain rule through `effective`, outside the model.
+
+  For the `update` of a rule that has its own `effective`.
+
+  Args:
+    effective: `(weights, mask_params) -> params`, differentiable.
+    grads: ∂L/∂params at `effective(weights, mask_params)`.
+    weights: The weights, `None` at leaves that have none.
+    mask_params: The mask variables, `None` at leaves that are not prunable.
+
+  Returns:
+    (∂L/∂weights, ∂L/∂mask_params), trees like `weights` and `mask_params`.
+
+  Example:
+    >>> pull_back(jnp.multiply, jnp.ones(1), 2 * jnp.ones(1), 3 * jnp.ones(1))
+    (Array([3.], dtype=float32), Array([2.], dtype=float32))
+  """
+  _, pull = jax.vjp(effective, weights, mask_params)
+  return pull(grads)
 
 
 def get_masks(opt_state: optax.OptState) -> PyTree:
@@ -216,7 +247,7 @@ def get_masks(opt_state: optax.OptState) -> PyTree:
       None if mask is None else masks_lib.expand(mask, w.shape).astype(w.dtype)
     ),
     state.weights,
-    _masks_of(state.rule_state),
+    _masks_of(state.rule_state, state.weights),
   )
 
 
@@ -247,21 +278,83 @@ def get_sparsify_state(opt_state: optax.OptState) -> SparsifyState:
   return found[0]
 
 
-def _masks_of(rule_state: Any) -> PyTree:
+def as_weights(params: PyTree) -> PyTree:
+  """The dense weights that a state starts from.
+
+  Args:
+    params: Any pytree of arrays.
+
+  Returns:
+    A tree like `params` of copies (as donated buffers of params and state must
+    not be the same), float32 or wider; `None` at leaves that are not floating
+    point.
+  """
+
+  def as_weight(leaf):
+    if not tree_lib.is_weight(leaf):
+      return None
+    dtype = jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+    return jnp.array(leaf, dtype=dtype, copy=True)
+
+  return jax.tree.map(as_weight, params)
+
+
+def _step_of_product(inner, rule, grads, state, extra_args):
+  """A step where params = weights * masks."""
+  weights, masks = state.weights, _masks_of(state.rule_state, state.weights)
+  steps, inner_state = inner.update(
+    masks_lib.apply_masks(grads, masks),
+    state.inner_state,
+    masks_lib.apply_masks(weights, masks),
+    **extra_args,
+  )
+  new_weights = optax.apply_updates(
+    weights, masks_lib.apply_masks(steps, masks)
+  )
+  rule_state = rule.update(grads, state.rule_state, weights)
+  if not rule.resumes_weights:
+    new_masks = _masks_of(rule_state, new_weights)
+    regrown = jax.tree.map(_regrown, new_weights, new_masks, masks)
+    new_weights = jax.tree.map(_zero_where, new_weights, regrown)
+    inner_state = optax.tree_map_params(
+      inner,
+      _zero_where,
+      inner_state,
+      regrown,
+      is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+    )
+  return SparsifyState(new_weights, rule_state, inner_state)
+
+
+def _step_of_function(inner, rule, grads, state, extra_args):
+  """A step where params = effective(weights, mask_params)."""
+  weights, mask_params = state.weights, state.rule_state.mask_params
+  weight_grads, _ = pull_back(rule.effective, grads, weights, mask_params)
+  steps, inner_state = inner.update(
+    weight_grads, state.inner_state, weights, **extra_args
+  )
+  rule_state = rule.update(grads, state.rule_state, weights)
+  return SparsifyState(
+    optax.apply_updates(weights, steps), rule_state, inner_state
+  )
+
+
+def _effective(rule: MaskRule, weights: PyTree, rule_state: Any) -> PyTree:
+  if rule.effective is None:
+    masks = _masks_of(rule_state, weights)
+    return masks_lib.apply_masks(weights, masks)
+  return rule.effective(weights, rule_state.mask_params)
+
+
+def _masks_of(rule_state: Any, weights: PyTree) -> PyTree:
   if not hasattr(rule_state, 'masks'):
     raise TypeError(
-      "A rule's state must have an attribute `masks`, a field or a property; "
-      f'{type(rule_state).__name__} has none.'
+      "A rule's state must have an attribute `masks`: a field, a property, or "
+      f'a method of the weights; {type(rule_state).__name__} has none.'
     )
-  return rule_state.masks
-
-
-def _as_weight(leaf: Any) -> jax.Array | None:
-  """A copy, as donated buffers of params and state must not be the same."""
-  if not tree_lib.is_weight(leaf):
-    return None
-  dtype = jnp.promote_types(jnp.result_type(leaf), jnp.float32)
-  return jnp.array(leaf, dtype=dtype, copy=True)
+  masks = rule_state.masks
+  # Not `callable`, which a tree that is an Equinox module may be.
+  return masks(weights) if inspect.ismethod(masks) else masks
 
 
 def _regrown(

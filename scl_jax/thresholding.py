@@ -19,6 +19,7 @@ so sharded arrays stay where they are, and a billion scores cost 32 passes.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +31,25 @@ from scl_jax import wide
 PyTree = tree_lib.PyTree
 
 _INT32 = jnp.iinfo(jnp.int32)
+_ROUNDS = 32  # of a bisection over all int32
+
+
+class Threshold(NamedTuple):
+  """What separates the scores that are kept from the others.
+
+  Attributes:
+    key: The scores above this one are kept, an int32 that sorts as they do.
+    ends: For each leaf the position before which scores equal to it are kept,
+      too, int32.
+  """
+
+  key: jax.Array
+  ends: PyTree
 
 
 def keep_highest(
   scores: PyTree,
-  budget: ArrayLike | wide.Wide,
+  budget: PyTree,
   *,
   costs: PyTree | None = None,
   rates: PyTree | None = None,
@@ -47,7 +62,8 @@ def keep_highest(
 
   Args:
     scores: Floating-point arrays without NaN, `None` elsewhere.
-    budget: What may be kept in all, a whole number >= 0.
+    budget: What may be kept in all, a whole number >= 0; or a tree like
+      `scores` of what may be kept of each leaf.
     costs: The cost of each entry, a tree like `scores` of whole numbers >= 1
       or arrays of them that broadcast; `None` is 1 for all. Their sum over a
       leaf must be below 2^31.
@@ -65,6 +81,45 @@ def keep_highest(
     >>> keep_highest({'w': jnp.array([3.0, 1.0, 2.0, 2.0])}, 2)
     {'w': Array([1., 0., 1., 0.], dtype=float32)}
   """
+  if isinstance(budget, wide.Wide) or jax.tree_util.all_leaves([budget]):
+    threshold = find_threshold(scores, budget, costs=costs, rates=rates)
+    return above(scores, threshold)
+  ones = jax.tree.map(lambda _: 1, scores)
+  return jax.tree.map(
+    lambda leaf, most, cost, rate: keep_highest(
+      leaf, most, costs=cost, rates=rate
+    ),
+    scores,
+    budget,
+    ones if costs is None else costs,
+    ones if rates is None else rates,
+  )
+
+
+def find_threshold(
+  scores: PyTree,
+  budget: ArrayLike | wide.Wide,
+  *,
+  costs: PyTree | None = None,
+  rates: PyTree | None = None,
+  when: ArrayLike = True,
+) -> Threshold:
+  """The threshold of `keep_highest`: a few numbers, found without a sort.
+
+  Args:
+    scores: As there.
+    budget: As there, for all leaves.
+    costs: As there.
+    rates: As there.
+    when: Whether the threshold is needed. If not it is meaningless, and costs
+      nothing, also under `jax.vmap` if no network needs one.
+
+  Returns:
+    A `Threshold`.
+
+  Raises:
+    ValueError: If `scores` holds no array.
+  """
   leaves, treedef = jax.tree.flatten(scores)
   if not leaves:
     raise ValueError('scores holds no array, so there is nothing to keep.')
@@ -76,50 +131,111 @@ def keep_highest(
     budget = wide.Wide(
       jnp.zeros_like(whole, jnp.uint32), whole.astype('uint32')
     )
-  keys = [_ordered_int(leaf) for leaf in leaves]
+  rounds = jnp.where(when, _ROUNDS, 0)
 
-  # The lowest threshold above which everything can be paid.
-  threshold = 1 + _bisect(
-    lambda t: ~wide.at_most(_sum([key > t for key in keys], prices), budget),
-    _INT32.min,
-    _INT32.max - 1,
-  )
-  above = [key > threshold for key in keys]
-  tied = [key == threshold for key in keys]
-  rest = wide.minus(budget, _sum(above, prices))
-
-  masks = []
-  for higher, equal, price in zip(above, tied, prices, strict=True):
-    paid = equal & _first(equal, price, rest)
-    # One that is too dear ends it, for the leaves that follow as well.
-    is_all = jnp.all(paid == equal)
-    rest = wide.minus(rest, _sum([paid], [price]))
-    rest = jax.tree.map(lambda r, a=is_all: jnp.where(a, r, 0), rest)
-    masks.append((higher | paid).astype(jnp.float32))
-  return jax.tree.unflatten(treedef, masks)
-
-
-def _first(
-  chosen: jax.Array, price: tuple[ArrayLike, ArrayLike], budget: wide.Wide
-) -> jax.Array:
-  """Whether a position is among the first, in which the chosen can be paid."""
-  position = jnp.zeros(chosen.shape, jnp.int32)
-  for axis, size in enumerate(chosen.shape):
-    position = position * size + jax.lax.broadcasted_iota(
-      jnp.int32, chosen.shape, axis
+  def find():
+    keys = [_ordered_int(leaf) for leaf in leaves]
+    # The lowest threshold above which everything can be paid.
+    key = 1 + bisect(
+      lambda t: ~wide.at_most(_sum([k > t for k in keys], prices), budget),
+      _INT32.min,
+      _INT32.max - 1,
+      rounds=rounds,
     )
-  limit = _bisect(
-    lambda t: wide.at_most(_sum([chosen & (position < t)], [price]), budget),
-    0,
-    chosen.size,
+    tied = [k == key for k in keys]
+    rest = wide.minus(budget, _sum([k > key for k in keys], prices))
+    ends = []
+    for equal, price in zip(tied, prices, strict=True):
+      end = _end(equal, price, rest, rounds)
+      paid = equal & (_positions(equal.shape) < end)
+      # One that is too dear ends it, for the leaves that follow as well.
+      is_all = jnp.all(paid == equal)
+      rest = wide.minus(rest, _sum([paid], [price]))
+      rest = jax.tree.map(lambda r, a=is_all: jnp.where(a, r, 0), rest)
+      ends.append(end)
+    return Threshold(key, jax.tree.unflatten(treedef, ends))
+
+  nothing = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(find)
   )
-  return position < limit
+  return jax.lax.cond(when, find, lambda: nothing)
 
 
-def _bisect(
-  holds: Callable[[jax.Array], jax.Array], low: int, high: int
+def above(scores: PyTree, threshold: Threshold) -> PyTree:
+  """Masks of the scores above a threshold.
+
+  Args:
+    scores: The scores that it was found for.
+    threshold: From `find_threshold`.
+
+  Returns:
+    A tree like `scores` of float32 arrays of {0, 1}.
+  """
+
+  def is_above(leaf, end):
+    key = _ordered_int(leaf)
+    tied = (key == threshold.key) & (_positions(leaf.shape) < end)
+    return ((key > threshold.key) | tied).astype(jnp.float32)
+
+  return jax.tree.map(is_above, scores, threshold.ends)
+
+
+def random_masks(weights: PyTree, budget: PyTree, key: jax.Array) -> PyTree:
+  """Random masks: each set of connections of that number is equally likely.
+
+  The same for every sharding of the weights.
+
+  Args:
+    weights: The prunable leaves, `None` elsewhere; shapes are read only.
+    budget: How many connections to keep in all, or a tree for each leaf.
+    key: A key of `jax.random`.
+
+  Returns:
+    A tree like `weights` of bool arrays.
+
+  Example:
+    >>> masks = random_masks({'w': jnp.ones((4, 5))}, 3, jax.random.key(0))
+    >>> int(masks['w'].sum())
+    3
+  """
+  masks = keep_highest(random_scores(weights, key), budget)
+  return jax.tree.map(lambda mask: mask > 0, masks)
+
+
+def random_scores(weights: PyTree, key: jax.Array) -> PyTree:
+  """Uniform scores in [0, 1), of the weights' shapes and shardings."""
+  leaves, treedef = jax.tree.flatten(weights)
+  scores = [
+    # The sum is sharded as the weight is.
+    jnp.zeros_like(leaf, dtype=jnp.float32)
+    + jax.random.uniform(jax.random.fold_in(key, index), leaf.shape)
+    for index, leaf in enumerate(leaves)
+  ]
+  return jax.tree.unflatten(treedef, scores)
+
+
+def bisect(
+  holds: Callable[[jax.Array], jax.Array],
+  low: int,
+  high: int,
+  *,
+  rounds: ArrayLike = _ROUNDS,
 ) -> jax.Array:
-  """The largest t in [low, high] where a falling predicate holds, or `low`."""
+  """The largest t in [low, high] where a falling predicate holds, or `low`.
+
+  Args:
+    holds: A predicate of an int32 that is true up to some t and false above.
+    low: The least t, int32.
+    high: The greatest t, int32.
+    rounds: How often to halve the range; 32 is enough for any.
+
+  Returns:
+    An int32 scalar.
+
+  Example:
+    >>> bisect(lambda t: t * t <= 30, 0, 100)
+    Array(5, dtype=int32)
+  """
 
   def body(_, bounds):
     low, high = bounds
@@ -129,7 +245,32 @@ def _bisect(
     return jnp.where(good, middle, low), jnp.where(good, high, middle - 1)
 
   bounds = (jnp.asarray(low, jnp.int32), jnp.asarray(high, jnp.int32))
-  return jax.lax.fori_loop(0, 32, body, bounds)[0]
+  return jax.lax.fori_loop(0, rounds, body, bounds)[0]
+
+
+def _end(
+  chosen: jax.Array,
+  price: tuple[ArrayLike, ArrayLike],
+  budget: wide.Wide,
+  rounds: ArrayLike,
+) -> jax.Array:
+  """The position before which all that are chosen can be paid."""
+  position = _positions(chosen.shape)
+  return bisect(
+    lambda t: wide.at_most(_sum([chosen & (position < t)], [price]), budget),
+    0,
+    chosen.size,
+    rounds=rounds,
+  )
+
+
+def _positions(shape: tuple[int, ...]) -> jax.Array:
+  position = jnp.zeros(shape, jnp.int32)
+  for axis, size in enumerate(shape):
+    position = position * size + jax.lax.broadcasted_iota(
+      jnp.int32, shape, axis
+    )
+  return position
 
 
 def _sum(

@@ -63,7 +63,7 @@ def normalize_by_feature_norm(
   *,
   update_every: int = 1,
   eps: ArrayLike = 1e-12,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
   r"""Divides the updates of each feature by their Euclidean norm.
 
   With g_f the entries of feature f,
@@ -93,7 +93,10 @@ def normalize_by_feature_norm(
     eps: ε, added to the norm.
 
   Returns:
-    An `optax.GradientTransformation`.
+    An `optax.GradientTransformationExtraArgs`. Its `update` may be given
+    `recompute`, a function that computes the updates again: the branch that
+    measures the norm in some of the steps then does so, and the other steps
+    need not store the updates for it.
 
   Raises:
     ValueError: If an argument is out of its range; at `init` and `update`, if
@@ -136,8 +139,8 @@ def normalize_by_feature_norm(
       return optax.EmptyState()
     return NormalizeByFeatureNormState(jnp.zeros((), jnp.int32), zeros)
 
-  def update_fn(updates, state, params=None):
-    del params
+  def update_fn(updates, state, params=None, *, recompute=None, **extra_args):
+    del params, extra_args
     if decay is None:
       return jax.tree.map(divide, updates, squared_norms(updates)), state
     share = 1 - decay  # of the current updates in the running mean
@@ -145,7 +148,7 @@ def normalize_by_feature_norm(
     def refresh():
       return jax.tree.map(
         lambda s, v: decay * v + share * s,
-        squared_norms(updates),
+        squared_norms(updates if recompute is None else recompute()),
         state.second_moment,
       )
 
@@ -163,7 +166,7 @@ def normalize_by_feature_norm(
     count = optax.safe_increment(state.count)
     return updates, NormalizeByFeatureNormState(count, second_moment)
 
-  return optax.GradientTransformation(init_fn, update_fn)
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _other_axes(

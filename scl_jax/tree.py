@@ -93,6 +93,25 @@ def map_with_path(
   )
 
 
+def keep_where(tree: PyTree, other: PyTree) -> PyTree:
+  """The leaves of `tree` where `other` has one too, `None` elsewhere.
+
+  Args:
+    tree: Any pytree.
+    other: A tree like it, perhaps with `None` holes.
+
+  Returns:
+    A tree with the structure of `other`.
+
+  Example:
+    >>> keep_where({'w': 1, 'b': 2}, {'w': 3, 'b': None})
+    {'b': None, 'w': 1}
+  """
+  return jax.tree.map(
+    lambda leaf, mark: None if mark is None else leaf, tree, other
+  )
+
+
 def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
   """`(path, leaf, *leaves_of_rest)` for each leaf of `tree`.
 

@@ -47,7 +47,7 @@ def test_goal_without_a_ramp_is_the_target_from_the_first_step_on():
 
 def _state(target, integral=0.0, scale=0.04):
   state = control.init_control(target, integral)
-  return control.measure_scale(state, jnp.array([scale, -scale]))
+  return control.measure_scale(state, lambda: jnp.array([scale, -scale]))
 
 
 def _update(density, goal=0.1, integral=0.0):
@@ -114,7 +114,9 @@ def test_the_scale_is_measured_once():
   }
   leaves = jax.tree.map(jnp.asarray, gradients)
   flat = np.concatenate([gradients['a'].ravel(), gradients['c']])
-  measure = jax.jit(control.measure_scale)
+  measure = jax.jit(
+    lambda state, leaves: control.measure_scale(state, lambda: leaves)
+  )
   state = control.init_control(0.1)
   assert state.scale == 0
   # Nothing to measure yet: it waits.
@@ -137,7 +139,7 @@ def test_state_keeps_its_spec_and_does_not_recompile():
 
   @jax.jit
   def update(state, count, density):
-    state = control.measure_scale(state, jnp.ones(3))
+    state = control.measure_scale(state, lambda: jnp.ones(3))
     return control.update_control(
       state, count, density, num_steps=20, ramp_steps=9
     )

@@ -14,5 +14,27 @@
 # ==============================================================================
 """Rules: the methods that decide masks, one a file."""
 
+from scl_jax.rules.dst import DSTState as DSTState
+from scl_jax.rules.dst import dynamic_sparse_training as dynamic_sparse_training
+from scl_jax.rules.evolutionary import SETState as SETState
+from scl_jax.rules.evolutionary import (
+  sparse_evolutionary_training as sparse_evolutionary_training,
+)
+from scl_jax.rules.magnitude import (
+  GradualMagnitudeState as GradualMagnitudeState,
+)
+from scl_jax.rules.magnitude import gradual_magnitude as gradual_magnitude
+from scl_jax.rules.random_pruning import (
+  RandomPruningState as RandomPruningState,
+)
+from scl_jax.rules.random_pruning import random_pruning as random_pruning
+from scl_jax.rules.rigl import RigLState as RigLState
+from scl_jax.rules.rigl import rigl as rigl
 from scl_jax.rules.scl import SCLState as SCLState
 from scl_jax.rules.scl import scl as scl
+from scl_jax.rules.snip import SNIPState as SNIPState
+from scl_jax.rules.snip import snip as snip
+from scl_jax.rules.soft_threshold import STRState as STRState
+from scl_jax.rules.soft_threshold import soft_threshold as soft_threshold
+from scl_jax.rules.static import StaticMasksState as StaticMasksState
+from scl_jax.rules.static import static_masks as static_masks

@@ -172,7 +172,9 @@ def scl(
   derivative = ste.get_estimator(estimator)
   # Gradients are normalised and charged by connection; the sums move mask
   # variables, which may stand for several connections.
-  normalize = _normalizer(normalizer, feature_axes)
+  normalize = optax.with_extra_args_support(
+    _normalizer(normalizer, feature_axes)
+  )
   by_variable = optax.chain(
     optax.sgd(_default_schedule(freeze_step))
     if mask_optimizer is None
@@ -218,49 +220,58 @@ def scl(
     )
 
   def update_fn(grads, state, weights):
-    if freeze_step is None:
-      return move(grads, state, weights)
-    return jax.lax.cond(
-      state.count < freeze_step,
-      lambda: move(grads, state, weights),
-      lambda: state._replace(count=optax.safe_increment(state.count)),
+    grads, weights = (
+      _prunable_only(tree, state.mask_params) for tree in (grads, weights)
     )
-
-  def move(grads, state, weights):
-    mask_params = state.mask_params
     sizes = jax.tree.map(
       lambda m, w: masks_lib.variable_sizes(m.shape, w.shape),
-      mask_params,
-      _prunable_only(weights, mask_params),
-    )
-    expanded = jax.tree.map(
-      lambda w, m: None if m is None else masks_lib.expand(m, w.shape),
+      state.mask_params,
       weights,
-      mask_params,
     )
-    mask_grads = jax.tree.map(
-      lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
-      expanded,
-      _prunable_only(grads, expanded),
-      _prunable_only(weights, expanded),
+    new = move(grads, state, weights, sizes)
+    if freeze_step is not None:
+      # Selected, not branched: a branch would copy what it passes on.
+      frozen = state.count >= freeze_step
+      old = state._replace(count=new.count)
+      new = jax.tree.map(lambda x, y: jnp.where(frozen, x, y), old, new)
+    seen = motion.observe(
+      state.motion_state, state.count, new.mask_params, sizes
+    )
+    return new._replace(motion_state=seen)
+
+  def move(grads, state, weights, sizes):
+    mask_params = state.mask_params
+    expanded = jax.tree.map(
+      lambda m, w: masks_lib.expand(m, w.shape), mask_params, weights
     )
 
-    if penalty_order == 'after':
-      mask_grads, normalizer_state = normalize.update(
-        mask_grads, state.normalizer_state, expanded
+    def task_gradients():
+      return jax.tree.map(
+        lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
+        expanded,
+        grads,
+        weights,
       )
-    price, control_state = next_penalty(state, mask_grads, sizes)
-    mask_grads = jax.tree.map(
-      charge,
-      expanded,
-      mask_grads,
-      jax.tree.map(lambda _: price, mask_params)
-      if target is None
-      else target.charges(price, mask_params, sizes),
-    )
-    if penalty_order == 'before':
-      mask_grads, normalizer_state = normalize.update(
-        mask_grads, state.normalizer_state, expanded
+
+    def normalized(mask_grads, recompute=None):
+      return normalize.update(
+        mask_grads, state.normalizer_state, expanded, recompute=recompute
+      )
+
+    # What only some steps need is computed by them, from `task_gradients`: as
+    # an operand of a branch it would have to be stored in all steps.
+    if penalty_order == 'after':
+      mask_grads, normalizer_state = normalized(
+        task_gradients(), recompute=task_gradients
+      )
+      price, control_state = next_penalty(
+        state, lambda: normalized(task_gradients())[0], sizes
+      )
+      mask_grads = charged(mask_grads, price, expanded)
+    else:
+      price, control_state = next_penalty(state, task_gradients, sizes)
+      mask_grads, normalizer_state = normalized(
+        charged(task_gradients(), price, expanded)
       )
 
     mask_grads = jax.tree.map(
@@ -275,36 +286,39 @@ def scl(
     steps, optimizer_state = by_variable.update(
       mask_grads, state.optimizer_state, mask_params
     )
-    mask_params = optax.apply_updates(mask_params, steps)
+    moved = optax.apply_updates(mask_params, steps)
     if target is not None and freeze_step is not None:
-      cut = target.cut
-      mask_params = jax.lax.cond(
-        state.count == freeze_step - 1,
-        lambda: cut(mask_params, sizes, state.budget),
-        lambda: mask_params,
+      # The last step before the freeze cuts instead.
+      is_last = state.count == freeze_step - 1
+      moved = jax.tree.map(
+        lambda cut, m: jnp.where(is_last, cut, m),
+        target.cut(mask_params, sizes, state.budget, is_last),
+        moved,
       )
-    return SCLState(
+    return state._replace(
       count=optax.safe_increment(state.count),
-      mask_params=mask_params,
+      mask_params=moved,
       penalty=price,
       normalizer_state=normalizer_state,
       optimizer_state=optimizer_state,
       control_state=control_state,
-      budget=state.budget,
-      freeze_step=state.freeze_step,
-      motion_state=motion.observe(
-        state.motion_state, state.count, state.mask_params, sizes
-      ),
     )
+
+  def charged(mask_grads, price, expanded):
+    if target is None:
+      prices = jax.tree.map(lambda _: price, mask_grads)
+    else:
+      prices = target.charges(price, mask_grads)
+    return jax.tree.map(charge, expanded, mask_grads, prices)
 
   def charge(m, g, price):
     add = transforms.add_connection_penalty(price, derivative=derivative)
     return add.update(g, optax.EmptyState(), m)[0]
 
-  def next_penalty(state, mask_grads, sizes):
+  def next_penalty(state, gradients, sizes):
     if target is not None:
       return target.price(
-        state.control_state, state.count, mask_grads, state.masks, sizes
+        state.control_state, state.count, gradients, state.masks, sizes
       )
     if callable(penalty):
       return jnp.asarray(penalty(state.count), jnp.float32), None

@@ -62,13 +62,15 @@ def of_density(
       ramp_steps=ramp_steps,
     )
 
-  def charges(penalty, mask_params, sizes):
-    del sizes
-    return jax.tree.map(lambda _: penalty, mask_params)
+  def charges(penalty, gradients):
+    return jax.tree.map(lambda _: penalty, gradients)
 
-  def cut(mask_params, sizes, budget):
+  def cut(mask_params, sizes, budget, when):
+    threshold = thresholding.find_threshold(
+      mask_params, budget, costs=sizes, when=when
+    )
     return target.open_where(
-      thresholding.keep_highest(mask_params, budget, costs=sizes), mask_params
+      thresholding.above(mask_params, threshold), mask_params
     )
 
   return Target(init, price, charges, cut)
@@ -107,23 +109,31 @@ def of_layers(
     )
 
   def price(state, count, gradients, masks, sizes):
+    state = control.measure_scale(state, gradients)
     return _unzip(
-      gradients,
+      masks,
       jax.tree.map(
-        lambda g, s, m, n: one.price(s, count, g, m, n),
-        gradients,
-        state,
+        lambda m, s, n: control.update_control(
+          s,
+          count,
+          metrics.variable_density(m, n) / target.AIM,
+          num_steps=num_steps,
+          ramp_steps=ramp_steps,
+        ),
         masks,
+        state,
         sizes,
       ),
     )
 
-  def charges(penalty, mask_params, sizes):
-    del mask_params, sizes
+  def charges(penalty, gradients):
+    del gradients
     return penalty
 
-  def cut(mask_params, sizes, budget):
-    return jax.tree.map(one.cut, mask_params, sizes, budget)
+  def cut(mask_params, sizes, budget, when):
+    return jax.tree.map(
+      lambda m, n, most: one.cut(m, n, most, when), mask_params, sizes, budget
+    )
 
   return Target(init, price, charges, cut)
 

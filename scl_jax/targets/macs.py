@@ -123,23 +123,27 @@ def of_macs(
       ramp_steps=ramp_steps,
     )
 
-  def charges(penalty, mask_params, sizes):
-    rates, _, totals = plan(mask_params, sizes)
+  def charges(penalty, gradients):
+    ones = jax.tree.map(lambda _: np.ones((), int), gradients)
+    rates, _, totals = plan(gradients, ones)
     pairs = list(
       zip(jax.tree.leaves(rates), jax.tree.leaves(totals), strict=True)
     )
     typical = sum(r * t for r, t in pairs) / sum(t for _, t in pairs)
     return jax.tree.map(lambda rate: penalty * (rate / typical), rates)
 
-  def cut(mask_params, sizes, budget):
+  def cut(mask_params, sizes, budget, when):
     rates, _, _ = plan(mask_params, sizes)
-    keep = thresholding.keep_highest(
+    threshold = thresholding.find_threshold(
       mask_params,
       budget,
       costs=sizes,
       rates=jax.tree.map(np.uint32, rates),
+      when=when,
     )
-    return target.open_where(keep, mask_params)
+    return target.open_where(
+      thresholding.above(mask_params, threshold), mask_params
+    )
 
   return Target(init, price, charges, cut)
 

@@ -45,17 +45,18 @@ class Target(NamedTuple):
     init: `(weights, mask_params) -> (control state, budget)`; raises
       `ValueError` where the target cannot be reached.
     price: `(control state, count, gradients, masks, sizes) -> (λ, control
-      state)`.
-    charges: `(λ, mask_params, sizes) -> prices`, one of a connection of each
-      leaf.
-    cut: `(mask_params, sizes, budget) -> mask_params`, with the highest above 0
-      as far as the budget goes, and the others below.
+      state)`; `gradients` is a function that gives them.
+    charges: `(λ, gradients) -> prices`, one of a connection of each leaf.
+    cut: `(mask_params, sizes, budget, when) -> mask_params`, with the highest
+      above 0 as far as the budget goes, and the others below. Needs no more
+      than an elementwise pass where `when` is false; what it gives is then
+      meaningless.
   """
 
   init: Callable[[PyTree, PyTree], tuple[Any, Any]]
   price: Callable[..., tuple[Any, Any]]
-  charges: Callable[[Any, PyTree, PyTree], PyTree]
-  cut: Callable[[PyTree, PyTree, Any], PyTree]
+  charges: Callable[[Any, PyTree], PyTree]
+  cut: Callable[[PyTree, PyTree, Any, jax.Array], PyTree]
 
 
 def chosen(weights: PyTree, mask_params: PyTree) -> PyTree:

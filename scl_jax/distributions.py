@@ -1,0 +1,188 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""How many connections each layer keeps at a given density of the network.
+
+Uniform: every layer has the density of the network. Erdős–Rényi-kernel (RigL,
+arXiv 1911.11134, section 3 and appendix; for matrices the Erdős–Rényi rule of
+SET): the density of a layer of shape (d_1, ..., d_k) is
+
+    ε (d_1 + ... + d_k) / (d_1 ... d_k)
+
+so that large layers are sparser. ε makes the total right. Where that would be
+above 1 the layer is dense, and ε is found again for the others.
+"""
+
+from typing import Any, Literal, get_args
+
+import jax
+from jax import core
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+import numpy as np
+
+from scl_jax import checks
+from scl_jax import tree as tree_lib
+from scl_jax.prunable import Prunable
+from scl_jax.prunable import prunable_leaves
+
+PyTree = tree_lib.PyTree
+Layerwise = Literal['uniform', 'erdos_renyi']
+Allocation = Literal['global', 'uniform', 'erdos_renyi']
+LAYERWISE: tuple[str, ...] = get_args(Layerwise)
+ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
+
+
+def layer_densities(
+  weights: PyTree,
+  target_density: float,
+  allocation: Layerwise = 'erdos_renyi',
+  *,
+  prunable: Prunable = None,
+) -> PyTree:
+  """The density of each layer.
+
+  Args:
+    weights: Any pytree of arrays; shapes are read only.
+    target_density: The density over all prunable leaves, in (0, 1].
+    allocation: `'uniform'` or `'erdos_renyi'`, see the module.
+    prunable: Which leaves carry connections, see `scl_jax.prunable`.
+
+  Returns:
+    A tree like `weights` of Python floats in [0, 1], `None` at leaves that are
+    not prunable.
+
+  Raises:
+    ValueError: If an argument is out of its range, or nothing is prunable.
+
+  Example:
+    >>> weights = {'a': jnp.ones((100, 10)), 'b': jnp.ones((10, 2))}
+    >>> layer_densities(weights, 0.1)  # b would have 0.6 / 0.11 × 0.08
+    {'a': 0.09..., 'b': 0.4...}
+  """
+  connections = prunable_leaves(weights, prunable)
+  leaves, treedef = jax.tree.flatten(connections)
+  shapes = [jnp.shape(leaf) for leaf in leaves]
+  densities = _densities(shapes, _check_density(target_density), allocation)
+  return jax.tree.unflatten(treedef, densities)
+
+
+def layer_budgets(
+  weights: PyTree,
+  target_density: float,
+  allocation: Layerwise = 'erdos_renyi',
+  *,
+  prunable: Prunable = None,
+) -> PyTree:
+  """The number of connections of each layer; their sum is exact.
+
+  The densities of `layer_densities`, rounded down, and one more where the
+  remainder is largest, until the total is the target times all connections,
+  rounded.
+
+  Args:
+    weights: Any pytree of arrays; shapes are read only.
+    target_density: The density over all prunable leaves, in (0, 1].
+    allocation: `'uniform'` or `'erdos_renyi'`, see the module.
+    prunable: Which leaves carry connections, see `scl_jax.prunable`.
+
+  Returns:
+    A tree like `weights` of Python ints, `None` at leaves that are not
+    prunable.
+
+  Raises:
+    ValueError: If an argument is out of its range, or nothing is prunable.
+
+  Example:
+    >>> weights = {'a': jnp.ones((100, 10)), 'b': jnp.ones((10, 2))}
+    >>> layer_budgets(weights, 0.1, 'uniform')
+    {'a': 100, 'b': 2}
+  """
+  connections = prunable_leaves(weights, prunable)
+  leaves, treedef = jax.tree.flatten(connections)
+  target = _check_density(target_density)
+  shapes = [jnp.shape(leaf) for leaf in leaves]
+  sizes = np.array([np.prod(shape) for shape in shapes])
+  exact = np.array(_densities(shapes, target, allocation)) * sizes
+  # A whole number may come out just below itself.
+  counts = np.minimum(np.floor(exact + 1e-6), sizes).astype(int)
+  missing = round(target * float(sizes.sum())) - counts.sum()
+  order = np.argsort(counts - exact, kind='stable')
+  for index in order[counts[order] < sizes[order]][: max(missing, 0)]:
+    counts[index] += 1
+  return jax.tree.unflatten(treedef, counts.tolist())
+
+
+def budgets(
+  connections: PyTree, target_density: ArrayLike, allocation: Allocation
+) -> PyTree:
+  """What a rule hands to `thresholding.keep_highest`.
+
+  Args:
+    connections: The prunable leaves, `None` elsewhere.
+    target_density: The density over them, in (0, 1]; it may be traced where
+      the allocation is `'global'`.
+    allocation: `'global'`, or one of `layer_budgets`.
+
+  Returns:
+    int32: a scalar for all leaves, or a tree of scalars for each.
+
+  Raises:
+    ValueError: If an argument is out of its range.
+  """
+  if allocation != 'global':
+    if isinstance(target_density, core.Tracer):
+      raise ValueError(
+        f'target_density is traced, but allocation={allocation!r} rounds it '
+        "for each layer outside of jit. Use allocation='global', or build one "
+        'state for each density and stack them.'
+      )
+    counts = layer_budgets(
+      connections,
+      float(np.asarray(target_density)),
+      allocation,
+      prunable=lambda path, leaf: True,
+    )
+    return jax.tree.map(lambda n: jnp.asarray(n, jnp.int32), counts)
+  total = sum(leaf.size for leaf in jax.tree.leaves(connections))
+  if isinstance(target_density, core.Tracer):
+    return jnp.round(total * target_density).astype(jnp.int32)
+  # Not in float32, which would be off by connections where there are many.
+  return jnp.asarray(round(total * _check_density(target_density)), jnp.int32)
+
+
+def _densities(
+  shapes: list[tuple[int, ...]], target: float, allocation: str
+) -> list[float]:
+  checks.check_choice('allocation', allocation, LAYERWISE)
+  if allocation == 'uniform':
+    return [target] * len(shapes)
+  sizes = np.array([np.prod(shape) for shape in shapes], np.float64)
+  ratios = np.array([max(sum(shape), 1) for shape in shapes]) / np.maximum(
+    sizes, 1
+  )
+  dense = sizes == 0
+  while not dense.all():
+    rest = target * sizes.sum() - sizes[dense].sum()
+    scale = rest / (sizes * ratios)[~dense].sum()
+    above = ~dense & (scale * ratios > 1)
+    if not above.any():
+      return np.where(dense, 1.0, scale * ratios).tolist()
+    dense |= above
+  return [1.0] * len(shapes)
+
+
+def _check_density(target_density: Any) -> float:
+  checks.check_density('target_density', target_density)
+  return float(np.asarray(target_density))

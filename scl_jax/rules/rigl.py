@@ -1,0 +1,125 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""RigL: connections that move to where the gradient is large."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+import optax
+
+from scl_jax import checks
+from scl_jax import distributions
+from scl_jax import rewiring
+from scl_jax import thresholding
+from scl_jax import tree as tree_lib
+from scl_jax.prunable import Prunable
+from scl_jax.prunable import prunable_leaves
+from scl_jax.sparsify import MaskRule
+
+PyTree = tree_lib.PyTree
+
+
+class RigLState(NamedTuple):
+  """State of the rule `rigl`.
+
+  Attributes:
+    count: Steps so far, int32.
+    masks: bool; `None` at leaves that are not prunable.
+  """
+
+  count: ArrayLike
+  masks: PyTree
+
+
+def rigl(
+  target_density: float,
+  *,
+  key: jax.Array,
+  end_step: int,
+  update_every: int = 100,
+  initial_fraction: float = 0.3,
+  allocation: distributions.Layerwise = 'erdos_renyi',
+  prunable: Prunable = None,
+) -> MaskRule:
+  """RigL, rigging the lottery (Evci et al., arXiv 1911.11134).
+
+  Starts from random masks. Every `update_every` steps each layer drops the live
+  connections with the smallest |w| and grows as many where the dense |g| is
+  largest. A connection that grows starts from zero, and so do its optimizer
+  moments. In the paper such a step leaves the weights as they are; here the
+  others take their optimizer step as always.
+
+  Args:
+    target_density: The density, in (0, 1]; it never changes.
+    key: A key of `jax.random`, for the random start. Masks do not
+      depend on how the weights are sharded.
+    end_step: The step from which on masks are fixed. Three quarters of the run
+      is the choice of RigL.
+    update_every: How many steps lie between two changes.
+    initial_fraction: The share of a layer's live connections that the first
+      change would move; it falls to 0 at `end_step` as a cosine.
+    allocation: How connections are given to the layers at `init`, see
+      `scl_jax.layer_budgets`; each layer keeps its number.
+    prunable: Which leaves carry connections, see `scl_jax.prunable`.
+
+  Returns:
+    A `MaskRule` for `scl_jax.sparsify`.
+
+  Raises:
+    ValueError: If an argument is out of its range.
+
+  Example:
+    >>> rule = rigl(
+    ...     0.1, key=jax.random.key(0), end_step=3000
+    ... )
+    >>> tx = scl_jax.sparsify(optax.adam(3e-3), rule)
+  """
+  checks.check_density('target_density', target_density)
+  checks.check_whole('end_step', end_step, 1)
+  checks.check_whole('update_every', update_every, 1)
+  checks.check_scalar(
+    'initial_fraction', initial_fraction, lambda x: 0 <= x <= 1, 'in [0, 1]'
+  )
+  checks.check_choice('allocation', allocation, distributions.LAYERWISE)
+
+  def init_fn(weights):
+    connections = prunable_leaves(weights, prunable)
+    budget = distributions.budgets(connections, target_density, allocation)
+    return RigLState(
+      count=jnp.zeros((), jnp.int32),
+      masks=thresholding.random_masks(connections, budget, key),
+    )
+
+  def update_fn(grads, state, weights):
+    is_due = (state.count > 0) & (state.count < end_step)
+    masks = jax.lax.cond(
+      is_due & (state.count % update_every == 0),
+      lambda: move(grads, state, weights),
+      lambda: state.masks,
+    )
+    return RigLState(optax.safe_increment(state.count), masks)
+
+  def move(grads, state, weights):
+    fraction = rewiring.drop_fraction(state.count, end_step, initial_fraction)
+    return jax.tree.map(
+      lambda mask, w, score: rewiring.rewire(mask, jnp.abs(w), score, fraction),
+      state.masks,
+      tree_lib.keep_where(weights, state.masks),
+      tree_lib.keep_where(jax.tree.map(jnp.abs, grads), state.masks),
+    )
+
+  return MaskRule(init_fn, update_fn, resumes_weights=False)

@@ -1,0 +1,120 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Every rule under every optimizer: `scl_jax.testing`, check by check."""
+
+import jax
+import optax
+import pytest
+
+import scl_jax
+from scl_jax import testing
+
+KEY = jax.random.key(5)
+
+# Each acts within twelve steps; with the density that it promises, if it does.
+RULES = {
+  'scl': (
+    scl_jax.scl(
+      target_density=0.4, freeze_step=8, mask_optimizer=optax.sgd(0.1)
+    ),
+    0.4,
+  ),
+  'scl with a penalty': (
+    scl_jax.scl(penalty=0.15, mask_optimizer=optax.sgd(0.1)),
+    None,
+  ),
+  'gradual_magnitude': (
+    scl_jax.gradual_magnitude(0.3, begin_step=1, end_step=9, update_every=3),
+    0.3,
+  ),
+  'gradual_magnitude by layer': (
+    scl_jax.gradual_magnitude(
+      0.3, end_step=8, update_every=2, allocation='erdos_renyi'
+    ),
+    0.3,
+  ),
+  'one-shot saliency': (
+    scl_jax.gradual_magnitude(0.3, begin_step=4, end_step=4, score='saliency'),
+    0.3,
+  ),
+  'lamp': (
+    scl_jax.gradual_magnitude(0.3, end_step=8, update_every=4, score='lamp'),
+    0.3,
+  ),
+  'rigl': (
+    scl_jax.rigl(0.5, key=KEY, end_step=10, update_every=2),
+    0.5,
+  ),
+  'set': (
+    scl_jax.sparse_evolutionary_training(
+      0.5, key=KEY, end_step=10, update_every=2
+    ),
+    0.5,
+  ),
+  'snip': (scl_jax.snip(0.3), 0.3),
+  'snip over batches': (scl_jax.snip(0.3, num_batches=3), 0.3),
+  'random_pruning': (scl_jax.random_pruning(0.3, key=KEY), 0.3),
+  'static_masks': (scl_jax.static_masks(), 48 / 50),
+  'dynamic_sparse_training': (
+    scl_jax.dynamic_sparse_training(0.5, mask_optimizer=optax.sgd(0.1)),
+    None,
+  ),
+  'soft_threshold': (
+    scl_jax.soft_threshold(0.1, init_value=-1.0, mask_optimizer=optax.sgd(0.1)),
+    None,
+  ),
+}
+
+each_rule = pytest.mark.parametrize(
+  'rule', [rule for rule, _ in RULES.values()], ids=RULES
+)
+
+
+@each_rule
+@pytest.mark.parametrize('optimizer', testing.OPTIMIZERS)
+def test_under(optimizer, rule):
+  testing.check_optimizer(rule, optimizer)
+
+
+@pytest.mark.parametrize(
+  ('rule', 'density'),
+  [
+    pytest.param(rule, density, id=name)
+    for name, (rule, density) in RULES.items()
+    if density is not None
+  ],
+)
+def test_reaches_the_density(rule, density):
+  testing.check_density(rule, density)
+
+
+@each_rule
+def test_jit_and_vmap(rule):
+  testing.check_jit_and_vmap(rule)
+
+
+@each_rule
+def test_accumulation(rule):
+  testing.check_accumulation(rule)
+
+
+@each_rule
+def test_bfloat16(rule):
+  testing.check_bfloat16(rule)
+
+
+@each_rule
+def test_empty_selection(rule):
+  testing.check_empty_selection(rule)
