@@ -22,6 +22,8 @@ is the only change that a training loop needs; see `scl_jax.sparsify`.
 from scl_jax import features as features
 from scl_jax import ste as ste
 from scl_jax.costs import costs as costs
+from scl_jax.doctor import Finding as Finding
+from scl_jax.doctor import diagnose as diagnose
 from scl_jax.masks import apply_masks as apply_masks
 from scl_jax.masks import effective_params as effective_params
 from scl_jax.masks import init_mask_params as init_mask_params

@@ -118,9 +118,10 @@ def of_macs(
     return control.update_control(
       control.measure_scale(state, gradients),
       count,
-      sum(jax.tree.leaves(live)) / target.AIM,
+      sum(jax.tree.leaves(live)),
       num_steps=num_steps,
       ramp_steps=ramp_steps,
+      aim=target.AIM,
     )
 
   def charges(penalty, mask_params, sizes):
