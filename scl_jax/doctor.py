@@ -105,7 +105,7 @@ def diagnose(
   masks = get_masks(opt_state)
   state = get_sparsify_state(opt_state).rule_state
   findings = []
-  if not hasattr(state, 'count') or int(state.count) > 0:
+  if not isinstance(state, SCLState) or int(state.count) > 0:
     findings += _collapsed(masks, groups)
   if isinstance(state, SCLState):
     findings += _missed_target(state, steps_left)

@@ -14,6 +14,8 @@
 # ==============================================================================
 """Tests of doctor.py and of what it rests on, reachability.py and motion.py."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,10 +114,11 @@ def test_live_connections_on_no_path():
 def test_other_rules():
   """Only what applies to all: layers."""
 
-  class State(tuple):
-    masks = {'a': {'kernel': jnp.zeros((6, 5))}, 'b': {'kernel': None}}
+  class State(NamedTuple):
+    masks: Any
 
-  state = scl_jax.SparsifyState(PARAMS, State(), None)
+  masks = {'a': {'kernel': jnp.zeros((6, 5))}, 'b': {'kernel': None}}
+  state = scl_jax.SparsifyState(PARAMS, State(masks), None)
   assert codes(state, 10) == ['collapse']
 
 
