@@ -61,6 +61,8 @@ def main(argv: list[str]) -> None:
     f'{_CONFIG.value.method:7} test accuracy {result["test_accuracy"]:.2%}, '
     f'{result["seconds"]:.1f} s, density {result["density"]:.2%}'
   )
+  for finding in result['findings']:
+    print(f'Look into this: {finding}')
   print(f'Everything is in {_WORKDIR.value}')
 
 

@@ -58,12 +58,15 @@ class Run(NamedTuple):
     history: One dict for each point at which metrics were taken.
     freeze_step: The step from which on masks are fixed.
     seconds: Wall-clock time, compilation included.
+    findings: What `scl_jax.diagnose` found before masks were fixed and at the
+      end.
   """
 
   state: TrainState
   history: list[dict[str, float]]
   freeze_step: int
   seconds: float
+  findings: list[str]
 
 
 def train_and_evaluate(
@@ -90,6 +93,7 @@ def train_and_evaluate(
   run = fit(config, model, dataset)
   result['test_accuracy'] = accuracy(model, run.state.params, dataset.test)
   result['seconds'] = run.seconds
+  result['findings'] = run.findings
   masks = get_masks(config, run.state)
   result['density'] = float(scl_jax.density(masks))
 
@@ -166,7 +170,8 @@ def fit(
   state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
   run_steps = make_run_steps(model, tx, params)
 
-  history = []
+  history: list[dict[str, float]] = []
+  findings: list[str] = []
   with tqdm.tqdm(total=num_steps, unit='step', disable=None) as bar:
     bar.set_description(f'{config.method}, seed {config.seed}')
     for epoch, rows, ends_epoch in batches(
@@ -184,6 +189,10 @@ def fit(
           model, state.params, dataset.validation
         )
       history.append(point)
+      last = state.step + len(rows) > freeze_step(config, num_steps)
+      if rule is not None and not findings and last:
+        found = scl_jax.diagnose(state.opt_state, num_steps - int(state.step))
+        findings += [finding.message for finding in found]
       bar.update(len(rows))
       bar.set_postfix({k: f'{v:.4f}' for k, v in point.items() if k != 'step'})
   return Run(
@@ -191,6 +200,7 @@ def fit(
     history,
     freeze_step(config, num_steps),
     time.perf_counter() - start,
+    findings,
   )
 
 
@@ -224,7 +234,16 @@ def rule_of(
 
 
 def freeze_step(config: ml_collections.ConfigDict, num_steps: int) -> int:
-  """The step from which on masks are fixed."""
+  """The step from which on masks are fixed.
+
+  Raises:
+    ValueError: If the run ends before it.
+  """
+  if not 0 < config.freeze_at <= 1:
+    raise ValueError(
+      'config.freeze_at must be in (0, 1], a share of the run: masks are never '
+      f'fixed, nor a target made exact, after its end; got {config.freeze_at}.'
+    )
   return max(1, round(config.freeze_at * num_steps))
 
 

@@ -11,8 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-# ==============================================================================
-"""scl_jax: sparse connectivity learning in JAX.
+# ======================================================================="""scl_jax: sparse connectivity learning in JAX.
 
     tx = scl_jax.sparsify(optax.adam(3e-3), scl_jax.scl(penalty=5e-3))
 
@@ -24,6 +23,8 @@ from scl_jax import ste as ste
 from scl_jax.costs import costs as costs
 from scl_jax.distributions import layer_budgets as layer_budgets
 from scl_jax.distributions import layer_densities as layer_densities
+from scl_jax.doctor import Finding as Finding
+from scl_jax.doctor import diagnose as diagnose
 from scl_jax.masks import apply_masks as apply_masks
 from scl_jax.masks import effective_params as effective_params
 from scl_jax.masks import init_mask_params as init_mask_params

@@ -45,11 +45,13 @@ class ControlState(NamedTuple):
     target: The density to reach, float32.
     scale: The unit of λ, float32; 0 until it is measured.
     integral: I, the part of λ that remembers, float32.
+    density: The density of the last step, float32.
   """
 
   target: jax.Array
   scale: jax.Array
   integral: jax.Array
+  density: jax.Array
 
 
 def init_control(target: ArrayLike, initial: ArrayLike = 0.05) -> ControlState:
@@ -66,6 +68,7 @@ def init_control(target: ArrayLike, initial: ArrayLike = 0.05) -> ControlState:
     target=jnp.asarray(target, jnp.float32),
     scale=jnp.zeros((), jnp.float32),
     integral=jnp.asarray(initial, jnp.float32),
+    density=jnp.ones((), jnp.float32),
   )
 
 
@@ -132,6 +135,7 @@ def update_control(
   ramp_steps: ArrayLike,
   proportional: ArrayLike = 0.75,
   integral: ArrayLike = 10.0,
+  aim: ArrayLike = 1.0,
 ) -> tuple[jax.Array, ControlState]:
   """One step of the controller.
 
@@ -143,12 +147,16 @@ def update_control(
     ramp_steps: When the goal reaches the target.
     proportional: k_p.
     integral: k_i.
+    aim: What the goal is multiplied with.
 
   Returns:
     The penalty λ, which may be negative, and the new state.
   """
   goal = goal_density(count, state.target, ramp_steps)
-  error = jnp.clip(jnp.log(density / goal), -1.0, 1.0)
+  error = jnp.clip(jnp.log(density / aim / goal), -1.0, 1.0)
   total = state.integral + integral / num_steps * error
   penalty = state.scale * (total + proportional * error)
-  return penalty, state._replace(integral=total)
+  state = state._replace(
+    integral=total, density=jnp.asarray(density, jnp.float32)
+  )
+  return penalty, state

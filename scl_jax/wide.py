@@ -65,8 +65,8 @@ def from_int(value: int) -> Wide:
 def from_float(value: jax.Array) -> Wide:
   """A float32 scalar >= 0, rounded down."""
   value = jnp.floor(value)
-  high = jnp.floor(value / _BASE)
-  low = value - high * _BASE
+  high = jnp.floor(value / float(_BASE))
+  low = value - high * float(_BASE)
   return Wide(high.astype(jnp.uint32), low.astype(jnp.uint32))
 
 

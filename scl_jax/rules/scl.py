@@ -204,7 +204,7 @@ def scl(
     if target is not None:
       control_state, budget = target.init(weights, mask_params)
       if isinstance(target_density, Mapping):
-        price = jax.tree.map(lambda _: price, mask_params)
+        price = jax.tree.map(lambda _: jnp.copy(price), mask_params)
     return SCLState(
       count=jnp.zeros((), jnp.int32),
       mask_params=mask_params,
@@ -296,7 +296,7 @@ def scl(
         moved,
       )
     return state._replace(
-      count=optax.safe_increment(state.count),
+      count=jnp.asarray(optax.safe_increment(state.count)),
       mask_params=moved,
       penalty=price,
       normalizer_state=normalizer_state,

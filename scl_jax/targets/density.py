@@ -57,9 +57,10 @@ def of_density(
     return control.update_control(
       control.measure_scale(state, gradients),
       count,
-      metrics.variable_density(masks, sizes) / target.AIM,
+      metrics.variable_density(masks, sizes),
       num_steps=num_steps,
       ramp_steps=ramp_steps,
+      aim=target.AIM,
     )
 
   def charges(penalty, gradients):

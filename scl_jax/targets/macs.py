@@ -88,7 +88,8 @@ def of_macs(
         wide.from_float(share * jnp.float32(dense_macs)),
         wide.from_int(kept_macs),
       )
-      goal = jnp.maximum(share * dense_macs - kept_macs, 1.0) / prunable_macs
+      spare = share * float(dense_macs) - float(kept_macs)
+      goal = jnp.maximum(spare, 1.0) / float(prunable_macs)
       return control.init_control(goal), budget
     spare = round(float(np.asarray(share)) * dense_macs) - kept_macs
     cheapest = min(
@@ -118,9 +119,10 @@ def of_macs(
     return control.update_control(
       control.measure_scale(state, gradients),
       count,
-      sum(jax.tree.leaves(live)) / target.AIM,
+      sum(jax.tree.leaves(live)),
       num_steps=num_steps,
       ramp_steps=ramp_steps,
+      aim=target.AIM,
     )
 
   def charges(penalty, gradients):
