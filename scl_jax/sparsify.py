@@ -317,8 +317,9 @@ def _step_of_product(inner, rule, grads, state, extra_args):
     regrown = jax.tree.map(
       _regrown, new_weights, _masks_of(rule_state, new_weights), masks
     )
+    # A `where` on moments would keep the optimizer's step from being fused.
     new_weights, inner_state = jax.lax.cond(
-      optax.tree.max(regrown),
+      jnp.any(jnp.stack([jnp.any(leaf) for leaf in jax.tree.leaves(regrown)])),
       functools.partial(_reset, inner),
       lambda weights, inner_state, regrown: (weights, inner_state),
       new_weights,

@@ -417,6 +417,11 @@ class TestOwnRule:
         if step:
           assert np.any(np.asarray(moment[2]))
 
+  def test_weights_of_an_own_function_are_never_reset(self):
+    rule = scl_jax.soft_threshold(0.1)._replace(resumes_weights=False)
+    with pytest.raises(ValueError, match='resumes_weights must be True'):
+      scl_jax.sparsify(optax.sgd(0.1), rule)
+
   def test_a_state_without_masks_is_an_error(self):
     rule = scl_jax.MaskRule(lambda weights: {'m': 1}, lambda *_: {'m': 1})
     with pytest.raises(TypeError, match='attribute `masks`'):
