@@ -17,6 +17,7 @@
 A helper of the training loop: no rule knows of it.
 """
 
+import inspect
 from typing import TypeVar
 
 import jax
@@ -66,7 +67,7 @@ def rewind(
     >>> params, opt_state = rewind(tx, opt_state, early)
   """
   present = get_sparsify_state(opt_state)
-  if callable(getattr(present.rule_state, 'masks', None)):
+  if inspect.ismethod(present.rule_state.masks):
     raise ValueError(
       f'The masks of {type(present.rule_state).__name__} follow from the '
       'weights, so other weights have other masks. Train on under fixed ones: '

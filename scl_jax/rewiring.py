@@ -44,7 +44,8 @@ def drop_fraction(
     Array(0.15, dtype=float32)
   """
   share = jnp.asarray(count, jnp.float32) / end_step
-  return initial / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(share, 1.0)))
+  angle = jnp.pi * jnp.minimum(share, 1.0)
+  return jnp.asarray(initial, jnp.float32) / 2 * (1 + jnp.cos(angle))
 
 
 def rewire(

@@ -102,6 +102,8 @@ def _count_from(size: jax.Array, score: jax.Array) -> jax.Array:
   def is_below(bits):
     bound = _float(bits)
     left = jnp.sum(jnp.where(size >= bound, squares, 0.0))
+    # The largest is 1; so be it in a layer of zeros, whose scores are 0.
+    left = jnp.maximum(left, jnp.where(bound <= 1, 1.0, 0.0))
     return jnp.square(bound) < score * left
 
   # The score rises with the magnitude, so the first that is not below.

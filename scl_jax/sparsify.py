@@ -65,6 +65,7 @@ not floating point are left alone.
 """
 
 from collections.abc import Callable
+import functools
 import inspect
 from typing import Any, NamedTuple
 
@@ -313,15 +314,17 @@ def _step_of_product(inner, rule, grads, state, extra_args):
   )
   rule_state = rule.update(grads, state.rule_state, weights)
   if not rule.resumes_weights:
-    new_masks = _masks_of(rule_state, new_weights)
-    regrown = jax.tree.map(_regrown, new_weights, new_masks, masks)
-    new_weights = jax.tree.map(_zero_where, new_weights, regrown)
-    inner_state = optax.tree_map_params(
-      inner,
-      _zero_where,
+    regrown = jax.tree.map(
+      _regrown, new_weights, _masks_of(rule_state, new_weights), masks
+    )
+    # A `where` on moments would keep the optimizer's step from being fused.
+    new_weights, inner_state = jax.lax.cond(
+      jnp.any(jnp.stack([jnp.any(leaf) for leaf in jax.tree.leaves(regrown)])),
+      functools.partial(_reset, inner),
+      lambda weights, inner_state, regrown: (weights, inner_state),
+      new_weights,
       inner_state,
       regrown,
-      is_leaf=lambda node: isinstance(node, optax.MaskedNode),
     )
   return SparsifyState(new_weights, rule_state, inner_state)
 
@@ -355,6 +358,18 @@ def _masks_of(rule_state: Any, weights: PyTree) -> PyTree:
   masks = rule_state.masks
   # Not `callable`, which a tree that is an Equinox module may be.
   return masks(weights) if inspect.ismethod(masks) else masks
+
+
+def _reset(inner, weights, inner_state, regrown):
+  """Regrown connections start from zero, and so do their moments."""
+  inner_state = optax.tree_map_params(
+    inner,
+    _zero_where,
+    inner_state,
+    regrown,
+    is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+  )
+  return jax.tree.map(_zero_where, weights, regrown), inner_state
 
 
 def _regrown(

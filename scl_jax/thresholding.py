@@ -183,7 +183,8 @@ def above(scores: PyTree, threshold: Threshold) -> PyTree:
 def random_masks(weights: PyTree, budget: PyTree, key: jax.Array) -> PyTree:
   """Random masks: each set of connections of that number is equally likely.
 
-  The same for every sharding of the weights.
+  (But for ties among scores of 23 bits.) The same for every sharding of the
+  weights.
 
   Args:
     weights: The prunable leaves, `None` elsewhere; shapes are read only.
@@ -208,7 +209,9 @@ def random_scores(weights: PyTree, key: jax.Array) -> PyTree:
   scores = [
     # The sum is sharded as the weight is.
     jnp.zeros_like(leaf, dtype=jnp.float32)
-    + jax.random.uniform(jax.random.fold_in(key, index), leaf.shape)
+    + jax.random.uniform(
+      jax.random.fold_in(key, index), leaf.shape, jnp.float32
+    )
     for index, leaf in enumerate(leaves)
   ]
   return jax.tree.unflatten(treedef, scores)

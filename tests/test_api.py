@@ -71,7 +71,10 @@ def test_the_issue_names_are_there():
     'unit_step init_mask_params effective_params connection_count '
     'apply_masks get_masks density summary prunable '
     'normalize_by_feature_norm add_connection_penalty keep_params_in_box '
-    'sparsify MaskRule scl'
+    'sparsify MaskRule scl gradual_magnitude rigl '
+    'sparse_evolutionary_training snip random_pruning static_masks '
+    'dynamic_sparse_training soft_threshold rewind layer_densities '
+    'layer_budgets'
   )
   assert set(names.split()) <= set(vars(scl_jax))
 

@@ -138,6 +138,17 @@ def test_a_cost_for_each_leaf_with_ties(values, prices, budget):
   np.testing.assert_array_equal(_flat(masks), expected)
 
 
+def test_a_budget_for_each_leaf():
+  values = np.random.default_rng(0).normal(size=_SIZE)
+  counts = {'a': 5, 'b': [0, None], 'c': {'d': 6, 'e': None}}
+  masks = _keep(_tree(values), counts)
+  for scores, count, mask in zip(
+    *map(jax.tree.leaves, (_tree(values), counts, masks)), strict=True
+  ):
+    expected = _keep_in_numpy(np.ravel(scores), count)
+    np.testing.assert_array_equal(np.ravel(mask), expected)
+
+
 def test_no_scores():
   with pytest.raises(ValueError, match='scores holds no array'):
     thresholding.keep_highest({'w': None}, 1)

@@ -106,11 +106,6 @@ def test_jit_and_vmap(rule):
 
 
 @each_rule
-def test_accumulation(rule):
-  testing.check_accumulation(rule)
-
-
-@each_rule
 def test_bfloat16(rule):
   testing.check_bfloat16(rule)
 
