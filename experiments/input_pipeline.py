@@ -14,11 +14,14 @@
 # ==============================================================================
 """Data sets as arrays: small ones are read whole and live on the device."""
 
+from collections.abc import Iterator
 import os
 from typing import Any, NamedTuple
 
 from absl import logging
 import numpy as np
+
+from experiments import augmentation
 
 
 class Split(NamedTuple):
@@ -27,14 +30,22 @@ class Split(NamedTuple):
   Attributes:
     images: uint8, [examples, height, width, channels].
     labels: int32, [examples].
+    scaling: How pixels become the model's input, see `augmentation.scale`.
   """
 
   images: np.ndarray
   labels: np.ndarray
+  scaling: augmentation.Scaling | None = None
 
   def take(self, rows: np.ndarray | slice) -> 'Split':
     """The examples at these rows."""
-    return Split(self.images[rows], self.labels[rows])
+    return self._replace(images=self.images[rows], labels=self.labels[rows])
+
+  def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All examples in order, up to `size` at once: (images, labels)."""
+    for start in range(0, self.num_examples, size):
+      rows = slice(start, start + size)
+      yield self.images[rows], self.labels[rows]
 
   @property
   def num_examples(self) -> int:
