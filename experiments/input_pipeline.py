@@ -19,6 +19,7 @@ import os
 from typing import Any, NamedTuple
 
 from absl import logging
+import ml_collections
 import numpy as np
 
 from experiments import augmentation
@@ -52,6 +53,11 @@ class Split(NamedTuple):
     """The number of examples."""
     return len(self.labels)
 
+  @property
+  def image_shape(self) -> tuple[int, ...]:
+    """(height, width, channels)."""
+    return self.images.shape[1:]
+
 
 class Dataset(NamedTuple):
   """A data set in memory.
@@ -67,6 +73,15 @@ class Dataset(NamedTuple):
   validation: Split
   test: Split
   num_classes: int
+
+
+def from_config(config: ml_collections.ConfigDict) -> Dataset:
+  """The data set that a config describes, see `load_dataset`."""
+  return load_dataset(
+    config.dataset,
+    validation_size=config.validation_size,
+    image_size=config.image_size,
+  )
 
 
 def load_dataset(

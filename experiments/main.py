@@ -22,6 +22,7 @@ For example:
 """
 
 import os
+import signal
 
 from absl import app
 from absl import flags
@@ -29,6 +30,7 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
+from experiments import interruption
 from experiments import train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -36,6 +38,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where results are written.', required=True
+)
+_RESUME = flags.DEFINE_bool(
+  'resume', False, 'Go on from the newest checkpoint in --workdir.'
 )
 
 
@@ -45,7 +50,12 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   logging.info('JAX %s on %s', jax.__version__, jax.devices())
   try:
-    result = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    result = train.train_and_evaluate(
+      _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
+    )
+  except interruption.Interrupted as error:
+    print(error)
+    raise SystemExit(128 + signal.SIGTERM) from error
   except (ValueError, FileNotFoundError) as error:
     # What the user can mend is said in a line, without a traceback.
     raise SystemExit(f'{type(error).__name__}: {error}') from error
@@ -64,9 +74,24 @@ def main(argv: list[str]) -> None:
   print(f'Everything is in {_WORKDIR.value}')
 
 
+def keep_compiled_programs() -> None:
+  """What XLA compiles is kept in the user's cache, for the next start.
+
+  A directory of the user's own choice, by `--jax_compilation_cache_dir` or the
+  variable `JAX_COMPILATION_CACHE_DIR`, is left as it is; there `''` is none.
+  """
+  if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
+    return
+  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  flags.FLAGS.set_default(
+    'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')
+  )
+
+
 if __name__ == '__main__':
   # Orbax tells at length what it does, on the level INFO.
   flags.FLAGS.set_default('verbosity', logging.WARNING)
   jax.config.config_with_absl()
+  keep_compiled_programs()
   flags.mark_flag_as_required('config')
   app.run(main)

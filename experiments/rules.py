@@ -78,7 +78,5 @@ def _scl(
 # From the config, the number of steps and the rule's further arguments.
 RULES: Mapping[
   str,
-  Callable[
-    [ml_collections.ConfigDict, int, dict[str, Any]], scl_jax.MaskRule
-  ],
+  Callable[[ml_collections.ConfigDict, int, dict[str, Any]], scl_jax.MaskRule],
 ] = types.MappingProxyType({'scl': _scl})
