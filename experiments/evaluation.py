@@ -24,13 +24,14 @@ from experiments import augmentation
 from experiments import input_pipeline
 from experiments.models import layers
 
-_BLOCK = 1000  # examples at once
+_BLOCK = 1000  # small images at once
+_PIXELS = 1000 * 64 * 64  # and of large ones at most that many pixels
 
 
 def accuracy(
   model: Any,
   params: Any,
-  split: input_pipeline.Split,
+  split: input_pipeline.Examples,
   model_state: Any = None,
 ) -> float:
   """The share of examples that are classified correctly.
@@ -51,7 +52,9 @@ def accuracy(
     raise ValueError('There is no accuracy on a split without examples.')
   variables = {'params': params, **(model_state or {})}
   correct = 0
-  for images, labels in split.blocks(_BLOCK):
+  height, width, _ = split.image_shape
+  block = max(1, min(_BLOCK, _PIXELS // (height * width)))
+  for images, labels in split.blocks(block):
     logits = _predict(model, split.scaling, variables, images)
     correct += int((logits.argmax(-1) == labels).sum())
   return correct / split.num_examples

@@ -16,6 +16,7 @@
 
 from collections.abc import Callable, Iterable
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ import ml_collections
 import numpy as np
 
 from experiments import input_pipeline
+from experiments import streaming
 
 
 class Feed(NamedTuple):
@@ -46,7 +48,7 @@ class Feed(NamedTuple):
 
 
 def make_feed(
-  config: ml_collections.ConfigDict, split: input_pipeline.Split
+  config: ml_collections.ConfigDict, split: input_pipeline.Examples
 ) -> Feed:
   """The feed of a split, in the order that the config's seed decides.
 
@@ -73,6 +75,8 @@ def make_feed(
       'config.accumulation_steps must be >= 1 and divide config.batch_size, '
       f'{size}; got {config.accumulation_steps}.'
     )
+  if isinstance(split, streaming.Stream):
+    return _stream_feed(config, split)
   return _memory_feed(config, split)
 
 
@@ -99,4 +103,32 @@ def _memory_feed(
     batches=batches,
     steps_per_epoch=steps,
     is_in_memory=True,
+  )
+
+
+def _stream_feed(
+  config: ml_collections.ConfigDict, split: streaming.Stream
+) -> Feed:
+  steps = split.num_examples // config.batch_size
+  batches_from = lambda first: split.train_batches(
+    config.seed,
+    config.batch_size,
+    first_step=first,
+    num_steps=steps * config.epochs,
+  )
+  place, iterator = -1, iter(())
+
+  def batches(first: int, number: int) -> Iterable[Any]:
+    nonlocal place, iterator
+    if first != place:  # the start, or where a run goes on
+      iterator = batches_from(first)
+    place = first + number
+    return itertools.islice(iterator, number)
+
+  return Feed(
+    arrays=(),
+    take=lambda _, batch: batch,
+    batches=batches,
+    steps_per_epoch=steps,
+    is_in_memory=False,
   )

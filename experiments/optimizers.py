@@ -62,7 +62,7 @@ def make_optimizer(
       optax.add_decayed_weights(config.weight_decay, mask=_is_matrix)
     )
   try:
-    optimizer = make(
+    optimizer: optax.GradientTransformation = make(
       make_schedule(config, num_steps), **config.optimizer_arguments
     )
   except TypeError as error:

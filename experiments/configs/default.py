@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.crop_padding = 0  # zeros around an image before it is cut to size
   config.flip = False  # left to right, by chance
   config.stream = False  # for data that is larger than memory
+  config.stream_crop_area = (0.08, 1.0)  # shares of an image, for training
   config.stream_workers = 0  # processes that decode; 0: threads of this one
   config.model = 'lenet300'
   config.dtype = config_dict.placeholder(str)  # of activations: 'bfloat16'

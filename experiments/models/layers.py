@@ -15,6 +15,7 @@
 """Layers that several models share, each as fast on a CPU as it can be."""
 
 from flax import linen as nn
+from flax.linen import dtypes
 import jax
 import jax.numpy as jnp
 
@@ -79,7 +80,7 @@ class Conv3x3(nn.Module):
     kernel = self.param(
       'kernel', nn.initializers.he_normal(), (3, 3, c, self.features)
     )
-    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+    x, kernel = dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     gather = self.gather
     if gather is None:
       gather = h * w <= 4 and jax.default_backend() == 'cpu'

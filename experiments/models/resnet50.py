@@ -50,7 +50,9 @@ class ResNet50(nn.Module):
     norm = functools.partial(layers.batch_norm, train=train, dtype=self.dtype)
     # Padding as in torch, which differs from 'SAME' where the stride is 2.
     x = nn.relu(norm()(conv(64, (7, 7), 2, padding=3)(images)))
-    x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    # After a ReLU, padding by zeros is padding by -inf.
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = nn.max_pool(x, (3, 3), (2, 2))
     for stage, count in enumerate((3, 4, 6, 3)):
       features = 64 * 2**stage
       for block in range(count):

@@ -61,7 +61,7 @@ def test_resnets_have_the_published_sizes(depth, parameters):
 
 
 def test_unknown_names_and_depths():
-  with pytest.raises(ValueError, match='lenet300, lenet5, .*; got'):
+  with pytest.raises(ValueError, match=r'lenet300, lenet5, .*; got'):
     models.create_model('lenet', 10)
   with pytest.raises(ValueError, match='6 n \\+ 2'):
     resnet.ResNet(18).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
