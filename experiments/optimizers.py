@@ -14,6 +14,7 @@
 # ==============================================================================
 """The weights' optimizer and its learning rate, from optax, by config."""
 
+from collections.abc import Callable
 import inspect
 from typing import Any
 
@@ -41,7 +42,9 @@ def make_optimizer(
   Raises:
     ValueError: If the optimizer is unknown or a number out of range.
   """
-  make = getattr(optax, config.optimizer, None)
+  make: Callable[..., optax.GradientTransformation] | None = getattr(
+    optax, config.optimizer, None
+  )
   if not callable(make) or 'learning_rate' not in (
     inspect.signature(make).parameters
   ):
@@ -62,7 +65,7 @@ def make_optimizer(
       optax.add_decayed_weights(config.weight_decay, mask=_is_matrix)
     )
   try:
-    optimizer: optax.GradientTransformation = make(
+    optimizer = make(
       make_schedule(config, num_steps), **config.optimizer_arguments
     )
   except TypeError as error:
