@@ -202,8 +202,9 @@ def _load_digits() -> tuple[Split, Split, int]:
 
 
 def _read(source: tfds_source.Source) -> Split:
-  count, shape = len(source.records), source.image_shape
-  if any(size is None for size in shape):
+  count = len(source.records)
+  shape = tuple(size for size in source.image_shape if size is not None)
+  if len(shape) < 3:
     raise ValueError(
       f'The images of {source.name!r} are of several sizes: give '
       'config.stream=True and config.image_size.'
