@@ -26,6 +26,8 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from scl_jax import tree as tree_lib
+
 
 class Checkpoints:
   """The newest checkpoints of a run; a context manager.
@@ -79,11 +81,10 @@ class Checkpoints:
       history: The points so far.
       seconds: The time so far.
     """
-    step = int(state.step)
-    if self._manager is None or step == self.newest():
+    if self._manager is None:
       return
     self._manager.save(
-      step,
+      int(state.step),
       args=ocp.args.Composite(
         # A copy, as the next step reuses the buffers while this is written.
         state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
@@ -155,6 +156,8 @@ def restore(workdir: str, like: Any) -> Any:
     raise FileNotFoundError(f'There is no checkpoint in {path}.')
   target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
   with ocp.PyTreeCheckpointer() as checkpointer:
+    stored = checkpointer.metadata(path).item_metadata.tree
+    _check_shapes(target, stored, path)
     return checkpointer.restore(
       path,
       args=ocp.args.PyTreeRestore(
@@ -163,3 +166,19 @@ def restore(workdir: str, like: Any) -> Any:
         partial_restore=True,
       ),
     )
+
+
+def _check_shapes(target: Any, stored: Any, path: str) -> None:
+  """Raises unless each leaf of `target` is stored; Orbax would skip it."""
+  shapes = {
+    tree_lib.path_string(key_path): leaf.shape
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(stored)
+    if hasattr(leaf, 'shape')
+  }
+  for key_path, leaf in jax.tree_util.tree_leaves_with_path(target):
+    name = tree_lib.path_string(key_path)
+    if shapes.get(name) != leaf.shape:
+      raise ValueError(
+        f'{path} must hold {name!r} with the shape {leaf.shape}; it holds '
+        f'{shapes.get(name, "none")}. Is it of the same model?'
+      )

@@ -62,8 +62,13 @@ def make_feed(
     A `Feed`.
 
   Raises:
-    ValueError: If the batches do not fit the data.
+    ValueError: If the batches do not fit the data, or there are several
+      processes, which this training job cannot join.
   """
+  if jax.process_count() > 1:
+    raise ValueError(
+      f'experiments.train runs in one process; there are {jax.process_count()}.'
+    )
   count, size = split.num_examples, config.batch_size
   if not 0 < size <= count:
     raise ValueError(

@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
   """Trains, and prints the table and the result."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  keep_compiled_programs()
   logging.info('JAX %s on %s', jax.__version__, jax.devices())
   try:
     result = train.train_and_evaluate(
@@ -77,21 +78,19 @@ def main(argv: list[str]) -> None:
 def keep_compiled_programs() -> None:
   """What XLA compiles is kept in the user's cache, for the next start.
 
-  A directory of the user's own choice, by `--jax_compilation_cache_dir` or the
-  variable `JAX_COMPILATION_CACHE_DIR`, is left as it is; there `''` is none.
+  Unless `JAX_COMPILATION_CACHE_DIR` or the flag of that name says where;
+  `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
   """
-  if 'JAX_COMPILATION_CACHE_DIR' in os.environ:
-    return
-  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  flags.FLAGS.set_default(
-    'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')
-  )
+  if jax.config.jax_compilation_cache_dir is None:
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    jax.config.update(
+      'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')
+    )
 
 
 if __name__ == '__main__':
   # Orbax tells at length what it does, on the level INFO.
   flags.FLAGS.set_default('verbosity', logging.WARNING)
   jax.config.config_with_absl()
-  keep_compiled_programs()
   flags.mark_flag_as_required('config')
   app.run(main)

@@ -178,13 +178,15 @@ def fit(
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
 
-  if params is None:
-    params, model_state = initial_variables(config, model, dataset)
+  first_params, first_model_state = initial_variables(config, model, dataset)
+  params = first_params if params is None else params
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     # Copies, as the buffers of the state are donated.
     params=jax.tree.map(jnp.copy, params),
-    model_state=jax.tree.map(jnp.copy, model_state or {}),
+    model_state=jax.tree.map(
+      jnp.copy, first_model_state if model_state is None else model_state
+    ),
     opt_state=tx.init(params),
   )
   scaling = dataset.train.scaling
