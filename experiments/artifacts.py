@@ -23,21 +23,76 @@
 | `training.png` | loss, accuracy and density over steps |
 | `layers.png` | density of each layer |
 | `inputs.png` | connections that each input pixel keeps |
-| `checkpoint/` | effective parameters and masks |
+| `checkpoint/` | effective parameters, masks, BatchNorm's statistics |
+| `checkpoints/` | the newest states of training, to go on from |
+| `tensorboard/` | event files, if the config asks for them |
+| `dense/` | metrics and checkpoints of the dense reference |
 
-No times are in `metrics.jsonl`, so that equal runs write equal files.
-`inputs.png` is of dense first layers alone, and `checkpoint/` is written by
-`experiments.checkpointing`.
+The config, metrics and checkpoints are written while the run goes on, the rest
+at its end. No times are in `metrics.jsonl`, so that equal runs write equal
+files.
+`inputs.png` is of first layers that see pixels alone.
 """
 
 from collections.abc import Mapping, Sequence
 import json
 import os
+import shutil
 from typing import Any
 
 import ml_collections
 
 from experiments import plots
+
+
+def start(
+  workdir: str, config: ml_collections.ConfigDict, *, resume: bool
+) -> None:
+  """Makes the workdir ready for a run.
+
+  Args:
+    workdir: It is made where it is missing; results of a finished run there
+      are removed, unless `resume`.
+    config: The config.
+    resume: Whether an interrupted run goes on.
+
+  Raises:
+    ValueError: If there is an unfinished run and `resume` is not asked for, or
+      it is and the run there has another config.
+  """
+  in_workdir = lambda name: os.path.join(workdir, name)
+  has_checkpoints = any(
+    os.path.isdir(in_workdir(name)) and os.listdir(in_workdir(name))
+    for name in ('checkpoints', os.path.join('dense', 'checkpoints'))
+  )
+  if has_checkpoints and resume:
+    _check_config(in_workdir('config.json'), config)
+  elif has_checkpoints and not os.path.exists(in_workdir('result.json')):
+    raise ValueError(
+      f'{workdir} holds a run that is not finished: go on with --resume, or '
+      'give another --workdir.'
+    )
+  os.makedirs(workdir, exist_ok=True)
+  if not resume:
+    for name in ('checkpoints', 'tensorboard', 'dense'):
+      shutil.rmtree(in_workdir(name), ignore_errors=True)
+    if os.path.exists(in_workdir('result.json')):
+      os.remove(in_workdir('result.json'))
+  write_text(in_workdir('config.json'), config.to_json(indent=2))
+
+
+def _check_config(path: str, config: ml_collections.ConfigDict) -> None:
+  with open(path, encoding='utf-8') as file:
+    old = json.load(file)
+  new = json.loads(config.to_json())
+  different = sorted(
+    name for name in {*old, *new} if old.get(name) != new.get(name)
+  )
+  if different:
+    raise ValueError(
+      f'{path} has another config, so its run cannot be resumed; these fields '
+      f'differ: {different}.'
+    )
 
 
 def write(
@@ -64,7 +119,6 @@ def write(
   lines = ''.join(json.dumps(point) + '\n' for point in history)
   for name, text in {
     'config.json': config.to_json(indent=2),
-    'result.json': json.dumps(result, indent=2),
     'metrics.jsonl': lines,
     'table.md': table + '\n',
   }.items():
@@ -72,6 +126,8 @@ def write(
   plots.training(os.path.join(workdir, 'training.png'), history)
   plots.layers(os.path.join(workdir, 'layers.png'), masks)
   plots.inputs(os.path.join(workdir, 'inputs.png'), masks, image_shape)
+  # The last, as it says that the run is finished.
+  write_text(os.path.join(workdir, 'result.json'), json.dumps(result, indent=2))
 
 
 def write_text(path: str, text: str) -> None:

@@ -12,13 +12,112 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Arrays on disk, through Orbax."""
+"""Arrays on disk, through Orbax: of a run that goes on, and of a finished one.
+
+`Checkpoints` keeps the newest states of training in `<workdir>/checkpoints`;
+`save` writes the network that came out to `<workdir>/checkpoint`.
+"""
 
 import os
+from types import TracebackType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+
+from scl_jax import tree as tree_lib
+
+
+class Checkpoints:
+  """The newest checkpoints of a run; a context manager.
+
+  They are written in the background, and a checkpoint is there whole or not at
+  all: what a killed process leaves behind is not seen as one.
+  """
+
+  def __init__(self, workdir: str | None, *, keep: int = 2):
+    """Opens, or makes, the folder.
+
+    Args:
+      workdir: The run's folder; `None` to keep nothing.
+      keep: How many checkpoints stay.
+
+    Raises:
+      ValueError: If `keep` is less than one.
+    """
+    if keep < 1:
+      raise ValueError(f'config.keep_checkpoints must be >= 1, got {keep}.')
+    self._manager = None
+    if workdir is not None:
+      self._manager = ocp.CheckpointManager(
+        os.path.join(os.path.abspath(workdir), 'checkpoints'),
+        options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+      )
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    if self._manager is not None:
+      self._manager.close()  # waits until all is written
+
+  def newest(self) -> int | None:
+    """The step of the newest checkpoint; `None` if there is none."""
+    return None if self._manager is None else self._manager.latest_step()
+
+  def save(
+    self, state: Any, history: list[dict[str, float]], seconds: float
+  ) -> None:
+    """Starts to write a checkpoint.
+
+    Args:
+      state: A tree of arrays with an attribute `step`.
+      history: The points so far.
+      seconds: The time so far.
+    """
+    if self._manager is None:
+      return
+    self._manager.save(
+      int(state.step),
+      args=ocp.args.Composite(
+        # A copy, as the next step reuses the buffers while this is written.
+        state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
+        progress=ocp.args.JsonSave({'history': history, 'seconds': seconds}),
+      ),
+    )
+
+  def restore(self, like: Any) -> tuple[Any, list[dict[str, float]], float]:
+    """Reads the newest checkpoint.
+
+    Args:
+      like: A state of the same structure, such as the initial one.
+
+    Returns:
+      The state, the points and the seconds.
+
+    Raises:
+      FileNotFoundError: If there is no checkpoint.
+    """
+    step = self.newest()
+    if self._manager is None or step is None:
+      raise FileNotFoundError('There is no checkpoint to go on from.')
+    found = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(
+          jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        ),
+        progress=ocp.args.JsonRestore(),
+      ),
+    )
+    progress = found['progress']
+    return found['state'], progress['history'], progress['seconds']
 
 
 def save(workdir: str, arrays: Any) -> str:
@@ -38,22 +137,48 @@ def save(workdir: str, arrays: Any) -> str:
 
 
 def restore(workdir: str, like: Any) -> Any:
-  """Reads what `save` wrote.
+  """Reads what `save` wrote, or a part of it.
 
   Args:
     workdir: The run's folder.
-    like: A tree of arrays, or of `jax.ShapeDtypeStruct`, of that structure.
+    like: A dict of trees of arrays, or of `jax.ShapeDtypeStruct`; what it does
+      not name is not read.
 
   Returns:
-    The tree of arrays.
+    The dict of trees of arrays.
 
   Raises:
     FileNotFoundError: If there is no checkpoint.
+    ValueError: If the arrays there do not fit.
   """
   path = os.path.join(os.path.abspath(workdir), 'checkpoint')
   if not os.path.isdir(path):
     raise FileNotFoundError(f'There is no checkpoint in {path}.')
-  with ocp.StandardCheckpointer() as checkpointer:
+  target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    stored = checkpointer.metadata(path).item_metadata.tree
+    _check_shapes(target, stored, path)
     return checkpointer.restore(
-      path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+      path,
+      args=ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        partial_restore=True,
+      ),
     )
+
+
+def _check_shapes(target: Any, stored: Any, path: str) -> None:
+  """Raises unless each leaf of `target` is stored; Orbax would skip it."""
+  shapes = {
+    tree_lib.path_string(key_path): leaf.shape
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(stored)
+    if hasattr(leaf, 'shape')
+  }
+  for key_path, leaf in jax.tree_util.tree_leaves_with_path(target):
+    name = tree_lib.path_string(key_path)
+    if shapes.get(name) != leaf.shape:
+      raise ValueError(
+        f'{path} must hold {name!r} with the shape {leaf.shape}; it holds '
+        f'{shapes.get(name, "none")}. Is it of the same model?'
+      )

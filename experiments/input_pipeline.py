@@ -12,13 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Data sets as arrays: small ones are read whole and live on the device."""
+"""Data sets: small ones are arrays on the device, large ones are streamed."""
 
-import os
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from absl import logging
+import ml_collections
 import numpy as np
+
+from experiments import augmentation
+from experiments import streaming
+from experiments import tfds_source
+
+_BLOCK = 1000  # records at once: twice as fast as one by one
 
 
 class Split(NamedTuple):
@@ -27,23 +33,39 @@ class Split(NamedTuple):
   Attributes:
     images: uint8, [examples, height, width, channels].
     labels: int32, [examples].
+    scaling: How pixels become the model's input, see `augmentation.scale`.
   """
 
   images: np.ndarray
   labels: np.ndarray
+  scaling: augmentation.Scaling | None = None
 
   def take(self, rows: np.ndarray | slice) -> 'Split':
     """The examples at these rows."""
-    return Split(self.images[rows], self.labels[rows])
+    return self._replace(images=self.images[rows], labels=self.labels[rows])
+
+  def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All examples in order, up to `size` at once: (images, labels)."""
+    for start in range(0, self.num_examples, size):
+      rows = slice(start, start + size)
+      yield self.images[rows], self.labels[rows]
 
   @property
   def num_examples(self) -> int:
     """The number of examples."""
     return len(self.labels)
 
+  @property
+  def image_shape(self) -> tuple[int, ...]:
+    """(height, width, channels)."""
+    return self.images.shape[1:]
+
+
+Examples = Split | streaming.Stream
+
 
 class Dataset(NamedTuple):
-  """A data set in memory.
+  """A data set.
 
   Attributes:
     train: What is trained on.
@@ -52,16 +74,39 @@ class Dataset(NamedTuple):
     num_classes: The number of classes.
   """
 
-  train: Split
-  validation: Split
-  test: Split
+  train: Examples
+  validation: Examples
+  test: Examples
   num_classes: int
 
 
+def from_config(config: ml_collections.ConfigDict) -> Dataset:
+  """The data set that a config describes, see `load_dataset`."""
+  mean, std = tuple(config.pixel_mean), tuple(config.pixel_std)
+  return load_dataset(
+    config.dataset,
+    validation_size=config.validation_size,
+    image_size=config.image_size,
+    test_split=config.test_split,
+    scaling=(mean, std) if mean or std else None,
+    stream=config.stream,
+    crop_area=tuple(config.stream_crop_area),
+    workers=config.stream_workers,
+  )
+
+
 def load_dataset(
-  name: str, *, validation_size: int = 0, image_size: int | None = None
+  name: str,
+  *,
+  validation_size: int = 0,
+  image_size: int | None = None,
+  test_split: str = 'test',
+  scaling: augmentation.Scaling | None = None,
+  stream: bool = False,
+  crop_area: tuple[float, float] = (0.08, 1.0),
+  workers: int = 0,
 ) -> Dataset:
-  """Reads a data set.
+  """Reads a data set, or opens it to be streamed.
 
   Args:
     name: `'digits'`, scikit-learn's 1,797 images of 8x8 pixels, which needs no
@@ -70,19 +115,46 @@ def load_dataset(
     validation_size: How many of the training examples are set aside, the same
       ones each time.
     image_size: Height and width to which smaller images are brought, by
-      repeating pixels and a border of zeros; `None` leaves them.
+      repeating pixels and a border of zeros; `None` leaves them. Of a stream:
+      the size that images are cropped and resized to.
+    test_split: The split that is the test split, for data sets that have none
+      of that name: ImageNet's `'validation'`.
+    scaling: Mean and standard deviation of each channel of pixels in [0, 1],
+      see `augmentation.scale`.
+    stream: Whether examples are read when they are needed, as they do not fit
+      into memory.
+    crop_area: Of a stream, see `streaming.Stream`.
+    workers: Of a stream, see `streaming.Stream`.
 
   Returns:
     A `Dataset` of uint8 images.
 
   Raises:
-    ValueError: If the sizes are impossible.
+    ValueError: If the sizes are impossible, a split is empty, or a record is
+      missing, corrupt or has a label out of range.
     FileNotFoundError: If the data set is not there, with the command that
       fetches it.
   """
-  train, test, num_classes = (
-    _load_digits() if name == 'digits' else _load_tfds(name)
-  )
+  if stream and (image_size is None or name == 'digits'):
+    raise ValueError(
+      'config.stream needs config.image_size and a data set of TensorFlow '
+      f'Datasets; got {image_size} and {name!r}.'
+    )
+  if name == 'digits':
+    train, test, num_classes = _load_digits()
+  else:
+    sources = tfds_source.open_splits(name, ('train', test_split))
+    num_classes = sources[0].num_classes
+    train, test = (
+      streaming.Stream(
+        source, np.arange(len(source.records)), image_size, crop_area, workers
+      )
+      if stream and image_size is not None
+      else _read(source)
+      for source in sources
+    )
+  _check_scaling(scaling, train.image_shape[-1])
+  train, test = (s._replace(scaling=scaling) for s in (train, test))
   if not 0 <= validation_size < train.num_examples:
     raise ValueError(
       f'validation_size must be in [0, {train.num_examples}), the number of '
@@ -93,10 +165,24 @@ def load_dataset(
     train.take(order[:validation_size]),
     train.take(np.sort(order[validation_size:])),
   )
-  splits = (train, validation, test)
-  if image_size is not None:
-    splits = [s._replace(images=_enlarge(s.images, image_size)) for s in splits]
+  splits = [
+    s._replace(images=_enlarge(s.images, image_size))
+    if isinstance(s, Split) and image_size is not None
+    else s
+    for s in (train, validation, test)
+  ]
   return Dataset(*splits, num_classes=num_classes)
+
+
+def _check_scaling(scaling: augmentation.Scaling | None, channels: int) -> None:
+  if scaling is None:
+    return
+  mean, std = scaling
+  if len(mean) != channels or len(std) != channels or min(std) <= 0:
+    raise ValueError(
+      'config.pixel_mean and config.pixel_std must have one number for each of '
+      f'the {channels} channels, the latter > 0; got {mean} and {std}.'
+    )
 
 
 def _load_digits() -> tuple[Split, Split, int]:
@@ -115,51 +201,25 @@ def _load_digits() -> tuple[Split, Split, int]:
   return everything.take(np.sort(train)), everything.take(np.sort(test)), 10
 
 
-def _load_tfds(name: str) -> tuple[Split, Split, int]:
-  import tensorflow_datasets as tfds  # slow to import
-
-  folder = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
-  folder = os.path.expanduser(folder)
-  try:
-    builder = tfds.builder(name, data_dir=folder)
-    splits = builder.info.splits
-  except tfds.core.DatasetNotFoundError as error:
+def _read(source: tfds_source.Source) -> Split:
+  count = len(source.records)
+  shape = tuple(size for size in source.image_shape if size is not None)
+  if len(shape) < 3:
     raise ValueError(
-      f"config.dataset must be 'digits' or a data set of TensorFlow Datasets;"
-      f' got {name!r}.'
-    ) from error
-  if not {'train', 'test'} <= set(splits):
-    raise FileNotFoundError(
-      f'{name!r} is not prepared in {folder} (TFDS_DATA_DIR). Reading it '
-      'needs no TensorFlow, preparing it once does:\n'
-      '  pip install tensorflow-cpu && python -c "import '
-      f"tensorflow_datasets as tfds; tfds.builder('{name}', "
-      f"data_dir='{folder}', file_format='array_record')"
-      '.download_and_prepare()"\n'
-      "Or take the embedded data set: config.dataset='digits'."
+      f'The images of {source.name!r} are of several sizes: give '
+      'config.stream=True and config.image_size.'
     )
-  logging.info('Reading %s from %s', name, folder)
-  return (
-    _read_split(builder, 'train'),
-    _read_split(builder, 'test'),
-    _num_classes(builder),
-  )
-
-
-def _num_classes(builder: Any) -> int:
-  return builder.info.features['label'].num_classes
-
-
-def _read_split(builder: Any, split: str) -> Split:
-  source = builder.as_data_source(split=split)
-  count = len(source)
-  images = np.empty((count, *builder.info.features['image'].shape), np.uint8)
+  images = np.empty((count, *shape), np.uint8)
   labels = np.empty(count, np.int32)
-  block = 1000  # records at once: twice as fast as one by one
-  for start in range(0, count, block):
-    rows = range(start, min(start + block, count))
-    for row, example in zip(rows, source.__getitems__(list(rows)), strict=True):
-      images[row], labels[row] = example['image'], example['label']
+  for start in range(0, count, _BLOCK):
+    rows = range(start, min(start + _BLOCK, count))
+    for row, (image, label) in zip(rows, source.read(rows), strict=True):
+      if image.shape != shape:
+        raise ValueError(
+          f'Record {row} of {source.name!r}, split {source.split!r}, has the '
+          f'shape {image.shape} instead of {shape}.'
+        )
+      images[row], labels[row] = image, label
   return Split(images, labels)
 
 

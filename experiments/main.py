@@ -22,6 +22,7 @@ For example:
 """
 
 import os
+import signal
 
 from absl import app
 from absl import flags
@@ -29,6 +30,7 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
+from experiments import interruption
 from experiments import train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -37,15 +39,24 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where results are written.', required=True
 )
+_RESUME = flags.DEFINE_bool(
+  'resume', False, 'Go on from the newest checkpoint in --workdir.'
+)
 
 
 def main(argv: list[str]) -> None:
   """Trains, and prints the table and the result."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  keep_compiled_programs()
   logging.info('JAX %s on %s', jax.__version__, jax.devices())
   try:
-    result = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    result = train.train_and_evaluate(
+      _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
+    )
+  except interruption.Interrupted as error:
+    print(error)
+    raise SystemExit(128 + signal.SIGTERM) from error
   except (ValueError, FileNotFoundError) as error:
     # What the user can mend is said in a line, without a traceback.
     raise SystemExit(f'{type(error).__name__}: {error}') from error
@@ -64,6 +75,19 @@ def main(argv: list[str]) -> None:
   for finding in result['findings']:
     print(f'Look into this: {finding}')
   print(f'Everything is in {_WORKDIR.value}')
+
+
+def keep_compiled_programs() -> None:
+  """What XLA compiles is kept in the user's cache, for the next start.
+
+  Unless `JAX_COMPILATION_CACHE_DIR` or the flag of that name says where;
+  `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
+  """
+  if jax.config.jax_compilation_cache_dir is None:
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    jax.config.update(
+      'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')
+    )
 
 
 if __name__ == '__main__':

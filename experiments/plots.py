@@ -92,9 +92,11 @@ def inputs(path: str, masks: Any, image_shape: tuple[int, ...]) -> None:
   """
   first = np.asarray(jax.tree.leaves(masks)[0])
   counts = first.sum(axis=-1)
-  if first.ndim == 2:
+  if first.ndim == 2 and counts.size == np.prod(image_shape):
     counts = counts.reshape(image_shape)
     title = 'connections that each input pixel keeps'
+  elif first.ndim < 4:
+    return  # the first leaf does not see pixels
   else:
     title = 'filters that keep each entry of the kernel'
   counts = counts.sum(axis=-1)

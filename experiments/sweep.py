@@ -49,12 +49,20 @@ from experiments import artifacts
 from experiments import input_pipeline
 from experiments import models
 from experiments import train
+from experiments.configs import default
 import scl_jax
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where results are written.', required=True
 )
+
+# Fields that differ between points, or do not change them.
+_NOT_SETTINGS = (
+  'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
+  'dense_reference', 'points_per_epoch', 'points_per_checkpoint',
+  'keep_checkpoints', 'stream_workers', 'tensorboard',
+)  # fmt: skip
 
 
 def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -88,12 +96,8 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, 'results.json')
   report = _load(path, config)
-  dataset = input_pipeline.load_dataset(
-    config.dataset,
-    validation_size=config.validation_size,
-    image_size=config.get('image_size'),
-  )
-  model = models.create_model(config.model, dataset.num_classes)
+  dataset = input_pipeline.from_config(config)
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
   done = {(p['field'], p['value'], p['seed']) for p in report['points']}
   for field, value, seed in tqdm.tqdm(todo, unit='run', disable=None):
     if (field, value, seed) not in done:
@@ -132,7 +136,9 @@ def train_point(
     'field': field,
     'value': value,
     'seed': seed,
-    'accuracy': train.accuracy(model, run.state.params, split),
+    'accuracy': train.accuracy(
+      model, run.state.params, split, run.state.model_state
+    ),
     'density': float(scl_jax.density(masks)),
     'live': sum(
       int(n) for n in jax.tree.leaves(scl_jax.live_connections(masks))
@@ -192,18 +198,19 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _load(path: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The report so far; what decides a point must be the same."""
   settings = json.loads(config.to_json())
-  for name in ('densities', 'penalties', 'seeds', 'seed', 'target_density',
-               'penalty', 'dense_reference', 'points_per_epoch'):  # fmt: skip
+  for name in _NOT_SETTINGS:
     settings.pop(name, None)
   if os.path.exists(path):
     with open(path, encoding='utf-8') as file:
       report = json.load(file)
-    if report['config'] != settings:
-      different = sorted(
-        name
-        for name in {*settings, *report['config']}
-        if settings.get(name) != report['config'].get(name)
-      )
+    # A field that is newer than the report had the meaning of its default.
+    known = {**json.loads(default.get_config().to_json()), **report['config']}
+    different = sorted(
+      name
+      for name in {*settings, *report['config']}
+      if settings.get(name) != known.get(name)
+    )
+    if different:
       raise ValueError(
         f'{path} holds results of another config; these fields differ: '
         f'{different}. Give another --workdir.'

@@ -15,7 +15,6 @@
 """The training job: read `train_and_evaluate` from top to bottom."""
 
 from collections.abc import Callable, Iterator
-import functools
 import os
 import time
 from typing import Any, NamedTuple
@@ -24,30 +23,27 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
-import optax
-import tqdm
 
 from experiments import artifacts
+from experiments import augmentation
 from experiments import checkpointing
+from experiments import evaluation
+from experiments import feeds
 from experiments import input_pipeline
+from experiments import interruption
 from experiments import models
+from experiments import optimizers
+from experiments import recording
+from experiments import rules
+from experiments import training_step
 import scl_jax
 
-
-class TrainState(NamedTuple):
-  """What changes from step to step.
-
-  Attributes:
-    step: Steps so far, int32.
-    params: The effective parameters.
-    opt_state: The optimizer's state; for sparse methods it holds the weights
-      and masks.
-  """
-
-  step: jax.Array
-  params: Any
-  opt_state: optax.OptState
+# What experiments with a loop of their own call by these names, too.
+TrainState = training_step.TrainState
+accuracy = evaluation.accuracy
+freeze_step = rules.freeze_step
+normalize = augmentation.scale
+rule_of = rules.rule_of
 
 
 class Run(NamedTuple):
@@ -70,57 +66,77 @@ class Run(NamedTuple):
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict, workdir: str, *, resume: bool = False
 ) -> dict[str, Any]:
   """Trains a network, evaluates it once on the test split, writes the results.
 
   Args:
     config: See `experiments/configs/`.
     workdir: Where the config, metrics, table, plots and arrays go.
+    resume: Whether to go on from the newest checkpoint in `workdir`, if there
+      is one; the numbers are those of a run that was not interrupted.
 
   Returns:
     What is in `result.json`: accuracies, density, times.
+
+  Raises:
+    ValueError: If the config is bad; if `workdir` holds an unfinished run, or
+      with `resume` one of another config.
+    FileNotFoundError: If the data or the warm start is not there.
+    experiments.interruption.Interrupted: After SIGTERM, when all is saved.
   """
-  os.makedirs(workdir, exist_ok=True)
-  dataset = input_pipeline.load_dataset(
-    config.dataset,
-    validation_size=config.validation_size,
-    image_size=config.get('image_size'),
-  )
-  model = models.create_model(config.model, dataset.num_classes)
+  artifacts.start(workdir, config, resume=resume)
+  dataset = input_pipeline.from_config(config)
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
   result: dict[str, Any] = {'seed': config.seed}
 
-  run = fit(config, model, dataset)
-  result['test_accuracy'] = accuracy(model, run.state.params, dataset.test)
+  run = fit(config, model, dataset, workdir=workdir, resume=resume)
+  state = run.state
+  result['test_accuracy'] = accuracy(
+    model, state.params, dataset.test, state.model_state
+  )
   result['seconds'] = run.seconds
   result['findings'] = run.findings
-  masks = get_masks(config, run.state)
+  masks = get_masks(config, state)
   result['density'] = float(scl_jax.density(masks))
 
   if config.dense_reference:
     dense_config = config.copy_and_resolve_references()
     dense_config.method = 'dense'
-    dense = fit(dense_config, model, dataset)
+    dense = fit(
+      dense_config,
+      model,
+      dataset,
+      workdir=os.path.join(workdir, 'dense'),
+      resume=resume,
+    )
     result['dense_test_accuracy'] = accuracy(
-      model, dense.state.params, dataset.test
+      model, dense.state.params, dataset.test, dense.state.model_state
     )
     result['dense_seconds'] = dense.seconds
 
-  checkpointing.save(workdir, {'params': run.state.params, 'masks': masks})
-  image_shape = (1, *dataset.train.images.shape[1:])
+  checkpointing.save(
+    workdir,
+    {
+      'params': state.params,
+      'masks': masks,
+      'model_state': state.model_state,
+    },
+  )
+  image_shape = dataset.train.image_shape
   costs = scl_jax.costs(
-    lambda params, x: model.apply({'params': params}, x),
-    run.state.params,
-    jnp.zeros(image_shape),
+    lambda params, x: model.apply({'params': params, **state.model_state}, x),
+    state.params,
+    jnp.zeros((1, *image_shape)),
   )
   artifacts.write(
     workdir,
     config=config,
     result=result,
     history=run.history,
-    table=scl_jax.summary(run.state.params, masks, costs=costs),
+    table=scl_jax.summary(state.params, masks, costs=costs),
     masks=masks,
-    image_shape=image_shape[1:],
+    image_shape=image_shape,
   )
   logging.info('Wrote %s', workdir)
   return result
@@ -131,9 +147,13 @@ def fit(
   model: Any,
   dataset: input_pipeline.Dataset,
   *,
-  make_rule: Callable[[int], scl_jax.MaskRule] | None = None,
+  make_rule: Callable[[int], scl_jax.MaskRule | None] | None = None,
+  params: Any = None,
+  model_state: Any = None,
+  workdir: str | None = None,
+  resume: bool = False,
 ) -> Run:
-  """Trains from scratch.
+  """Trains.
 
   The seed alone decides the initial weights and the order of the examples, so
   all methods start from the same weights and see the same batches.
@@ -143,195 +163,150 @@ def fit(
     model: A Linen module.
     dataset: Its train and validation splits are used.
     make_rule: Makes another rule than the config's, from the number of steps.
+    params: Weights to start from, instead of new or the config's ones.
+    model_state: BatchNorm's statistics to start from, along with `params`.
+    workdir: Where metrics and checkpoints go meanwhile; `None` for nowhere.
+    resume: Whether to go on from the newest checkpoint there.
 
   Returns:
     A `Run`.
   """
   start = time.perf_counter()
-  train, batch_size = dataset.train, config.batch_size
-  if not 0 < batch_size <= train.num_examples:
-    raise ValueError(
-      'config.batch_size must be between 1 and the number of training '
-      f'examples, {train.num_examples}; got {batch_size}.'
-    )
   if config.epochs < 1:
     raise ValueError(f'config.epochs must be >= 1, got {config.epochs}.')
-  steps_per_epoch = train.num_examples // batch_size
-  num_steps = config.epochs * steps_per_epoch
+  feed = feeds.make_feed(config, dataset.train)
+  num_steps = config.epochs * feed.steps_per_epoch
+  if make_rule is None:
+    make_rule = lambda num_steps: rule_of(config, num_steps)
+  rule, tx = make_rule(num_steps), optimizers.make_optimizer(config, num_steps)
+  if rule is not None:
+    tx = scl_jax.sparsify(tx, rule)
 
-  init_key, order_key = jax.random.split(jax.random.key(config.seed))
-  images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
-  params = jax.jit(model.init)(init_key, normalize(images[:1]))['params']
-  optimizer = optax.adam(
-    optax.cosine_decay_schedule(config.learning_rate, num_steps)
+  first_params, first_model_state = initial_variables(config, model, dataset)
+  params = first_params if params is None else params
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    # Copies, as the buffers of the state are donated.
+    params=jax.tree.map(jnp.copy, params),
+    model_state=jax.tree.map(
+      jnp.copy, first_model_state if model_state is None else model_state
+    ),
+    opt_state=tx.init(params),
   )
-  rule = (make_rule or functools.partial(rule_of, config))(num_steps)
-  tx = optimizer if rule is None else scl_jax.sparsify(optimizer, rule)
-  state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-  run_steps = make_run_steps(model, tx, params)
+  scaling = dataset.train.scaling
+  run_steps = training_step.make_run_steps(
+    training_step.make_step(config, model, tx, scaling, feed.take),
+    scan=feed.is_in_memory and not training_step.loops_are_slow(params),
+  )
 
   history: list[dict[str, float]] = []
-  findings: list[str] = []
-  with tqdm.tqdm(total=num_steps, unit='step', disable=None) as bar:
-    bar.set_description(f'{config.method}, seed {config.seed}')
-    for epoch, rows, ends_epoch in batches(
-      order_key, train.num_examples, batch_size, config
+  seconds_before = 0.0
+  with checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints) as ckpt:
+    if resume and ckpt.newest() is not None:
+      state, history, seconds_before = ckpt.restore(state)
+    seconds = lambda: seconds_before + time.perf_counter() - start
+    with (
+      interruption.notice(active=workdir is not None) as is_requested,
+      recording.recorder(workdir, config, history, num_steps) as record,
     ):
-      state, loss = run_steps(state, images, labels, rows)
-      point = {
-        'step': int(state.step),
-        'epoch': epoch,
-        'loss': float(loss),
-        'density': float(scl_jax.density(get_masks(config, state))),
-      }
-      if dataset.validation.num_examples and ends_epoch:
-        point['validation_accuracy'] = accuracy(
-          model, state.params, dataset.validation
-        )
-      history.append(point)
-      last = state.step + len(rows) > freeze_step(config, num_steps)
-      if rule is not None and not findings and last:
-        found = scl_jax.diagnose(state.opt_state, num_steps - int(state.step))
-        findings += [finding.message for finding in found]
-      bar.update(len(rows))
-      bar.set_postfix({k: f'{v:.4f}' for k, v in point.items() if k != 'step'})
-  return Run(
-    state,
-    history,
-    freeze_step(config, num_steps),
-    time.perf_counter() - start,
-    findings,
-  )
+      since_save = 0
+      for epoch, number, ends_epoch in points(
+        config, feed.steps_per_epoch, first_step=int(state.step)
+      ):
+        first = int(state.step)
+        state, loss = run_steps(state, feed.arrays, feed.batches(first, number))
+        point = {
+          'step': int(state.step),
+          'epoch': epoch,
+          'loss': float(loss),
+          'density': float(scl_jax.density(get_masks(config, state))),
+        }
+        if dataset.validation.num_examples and ends_epoch:
+          point['validation_accuracy'] = accuracy(
+            model, state.params, dataset.validation, state.model_state
+          )
+        history.append(point)
+        record(point)
+        since_save += 1
+        is_stopped = is_requested()
+        if (
+          since_save == config.points_per_checkpoint
+          or point['step'] == num_steps
+          or is_stopped
+        ):
+          ckpt.save(state, history, seconds())
+          since_save = 0
+        if is_stopped:
+          raise interruption.Interrupted(point['step'], num_steps)
+
+  if config.recalibration_batches:
+    batches = feed.batches(
+      0, min(config.recalibration_batches, feed.steps_per_epoch)
+    )
+    model_state = evaluation.recalibrate(
+      model,
+      state.params,
+      state.model_state,
+      (feed.take(feed.arrays, batch)[0] for batch in batches),
+      scaling,
+    )
+    state = state._replace(model_state=model_state)
+  return Run(state, history, freeze_step(config, num_steps), seconds())
 
 
-def rule_of(
-  config: ml_collections.ConfigDict, num_steps: int
-) -> scl_jax.MaskRule | None:
-  """The rule that a config describes; `None` for the dense network.
+def initial_variables(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> tuple[Any, Any]:
+  """Params and model state to start from: the seed's or the warm start's.
 
   Args:
-    config: See `experiments/configs/`.
-    num_steps: The length of the run, in steps.
+    config: `warm_start` is the workdir of a finished run of the same model, or
+      `None`.
+    model: A Linen module.
+    dataset: For the shape of an image.
 
   Returns:
-    A `MaskRule`, or `None`.
-
-  Raises:
-    ValueError: If the method is unknown.
+    Params and, for a model with BatchNorm, its statistics.
   """
-  if config.method == 'dense':
-    return None
-  if config.method == 'scl':
-    return scl_jax.scl(
-      penalty=config.penalty if config.target_density is None else None,
-      target_density=config.target_density,
-      freeze_step=freeze_step(config, num_steps),
-      **config.scl,
-    )
-  raise ValueError(
-    f"config.method must be 'dense' or 'scl'; got {config.method!r}."
+  init_key, _ = jax.random.split(jax.random.key(config.seed))
+  images = jnp.zeros((1, *dataset.train.image_shape))
+  params = dict(jax.jit(model.init)(init_key, images))
+  model_state = {k: params.pop(k) for k in list(params) if k != 'params'}
+  params = params['params']
+  if config.warm_start is None:
+    return params, model_state
+  arrays = checkpointing.restore(
+    config.warm_start,
+    {'params': params, 'model_state': model_state},
   )
+  return arrays['params'], arrays['model_state']
 
 
-def freeze_step(config: ml_collections.ConfigDict, num_steps: int) -> int:
-  """The step from which on masks are fixed.
+def points(
+  config: ml_collections.ConfigDict, steps_per_epoch: int, *, first_step: int
+) -> Iterator[tuple[int, int, bool]]:
+  """The parts of the run after which metrics are taken.
 
-  Raises:
-    ValueError: If the run ends before it.
-  """
-  if not 0 < config.freeze_at <= 1:
-    raise ValueError(
-      'config.freeze_at must be in (0, 1], a share of the run: masks are never '
-      f'fixed, nor a target made exact, after its end; got {config.freeze_at}.'
-    )
-  return max(1, round(config.freeze_at * num_steps))
-
-
-def make_run_steps(
-  model: Any, tx: optax.GradientTransformation, params: Any
-) -> Callable[..., tuple[TrainState, jax.Array]]:
-  """A function that takes several training steps and gives their mean loss.
-
-  They are one compiled scan, except for convolutions on a CPU, which XLA runs
-  about 80 times slower inside a loop.
-  """
-
-  def step(state, images, labels, rows):
-    def loss_fn(params):
-      logits = model.apply({'params': params}, normalize(images[rows]))
-      return optax.softmax_cross_entropy_with_integer_labels(
-        logits, labels[rows]
-      ).mean()
-
-    loss, grads = jax.value_and_grad(loss_fn)(state.params)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, opt_state), loss
-
-  has_convolution = any(p.ndim > 2 for p in jax.tree.leaves(params))
-  if has_convolution and jax.default_backend() == 'cpu':
-    one_step = jax.jit(step, donate_argnums=0)
-
-    def run_steps(state, images, labels, rows):
-      losses = []
-      for one in rows:
-        state, loss = one_step(state, images, labels, one)
-        losses.append(loss)
-      return state, jnp.stack(losses).mean()
-
-    return run_steps
-
-  @functools.partial(jax.jit, donate_argnums=0)
-  def scan_steps(state, images, labels, rows):
-    state, losses = jax.lax.scan(
-      lambda state, one: step(state, images, labels, one), state, rows
-    )
-    return state, losses.mean()
-
-  return scan_steps
-
-
-def batches(
-  key: jax.Array,
-  num_examples: int,
-  batch_size: int,
-  config: ml_collections.ConfigDict,
-) -> Iterator[tuple[int, np.ndarray, bool]]:
-  """The rows of each batch, in as many parts an epoch as metrics are taken.
+  Args:
+    config: Each epoch has `points_per_epoch` parts of about equal length.
+    steps_per_epoch: Steps of an epoch.
+    first_step: The end of a part, where an interrupted run goes on.
 
   Yields:
-    Tuples of the epoch (from 1), rows [steps, batch_size] and whether they end
-    the epoch. What does not fill a batch is left out, different rows each
+    Tuples of the epoch (from 1), the number of steps, and whether they end the
     epoch.
   """
-  steps = num_examples // batch_size
-  permute = jax.jit(lambda k: jax.random.permutation(k, num_examples))
+  parts = min(config.points_per_epoch, steps_per_epoch)
+  length, longer = divmod(steps_per_epoch, parts)
+  step = 0
   for epoch in range(config.epochs):
-    order = np.asarray(permute(jax.random.fold_in(key, epoch)))
-    rows = order[: steps * batch_size].reshape(steps, batch_size)
-    parts = np.array_split(rows, min(config.points_per_epoch, steps))
-    for index, part in enumerate(parts):
-      yield epoch + 1, part, index == len(parts) - 1
-
-
-def normalize(images: jax.Array) -> jax.Array:
-  """uint8 pixels to [0, 1] in float32."""
-  return images.astype(jnp.float32) / 255
-
-
-def accuracy(model: Any, params: Any, split: input_pipeline.Split) -> float:
-  """The share of examples that are classified correctly."""
-  correct = 0
-  for start in range(0, split.num_examples, 1000):
-    part = split.take(slice(start, start + 1000))
-    logits = _predict(model, params, part.images)
-    correct += int((logits.argmax(-1) == part.labels).sum())
-  return correct / split.num_examples
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(model, params, images):
-  return model.apply({'params': params}, normalize(images))
+    for index in range(parts):
+      number = length + (index < longer)
+      if step >= first_step:
+        yield epoch + 1, number, index == parts - 1
+      step += number
 
 
 def get_masks(config: ml_collections.ConfigDict, state: TrainState) -> Any:

@@ -14,37 +14,91 @@
 # ==============================================================================
 """Models, in Flax Linen."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import functools
 import types
 
 from flax import linen as nn
+import jax.numpy as jnp
 
 from experiments.models import lenet
+from experiments.models import mobilenet
+from experiments.models import resnet
+from experiments.models import resnet50
+from experiments.models import vgg
+from experiments.models import vit
+from experiments.models import wide_resnet
 
-MODELS: Mapping[str, type[nn.Module]] = types.MappingProxyType(
+MODELS: Mapping[str, Callable[..., nn.Module]] = types.MappingProxyType(
   {
     'lenet300': lenet.LeNet300,
     'lenet5': lenet.LeNet5,
+    'mobilenet': mobilenet.MobileNet,
+    'mobilenet_32x32': functools.partial(mobilenet.MobileNet, stem_stride=1),
+    'resnet8': functools.partial(
+      resnet.ResNet, depth=8, block=2, projection=True
+    ),
+    'resnet20': functools.partial(resnet.ResNet, depth=20),
+    'resnet32': functools.partial(resnet.ResNet, depth=32),
+    'resnet56': functools.partial(resnet.ResNet, depth=56),
+    'resnet50': resnet50.ResNet50,
+    'vgg16': functools.partial(vgg.VGG, depth=16),
+    'vgg19': functools.partial(vgg.VGG, depth=19),
+    'vit': vit.ViT,
+    'wide_resnet_22_2': functools.partial(
+      wide_resnet.WideResNet, depth=22, width=2
+    ),
   }
 )
 
+# Where names do not settle which axes of a kernel are its features.
+_FEATURE_AXES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+  'mobilenet': mobilenet.FEATURE_AXES,
+  'mobilenet_32x32': mobilenet.FEATURE_AXES,
+  'vit': vit.FEATURE_AXES,
+}
 
-def create_model(name: str, num_classes: int) -> nn.Module:
+
+def create_model(
+  name: str, num_classes: int, dtype: str | None = None
+) -> nn.Module:
   """The model of that name.
 
   Args:
     name: A key of `MODELS`.
     num_classes: The number of logits.
+    dtype: The dtype of the computation, such as `'bfloat16'`; `None` for that
+      of the weights, which are float32 always.
 
   Returns:
-    A Linen module that maps images [batch, height, width, channels] in [0, 1]
-    to logits [batch, num_classes].
+    A Linen module that maps images [batch, height, width, channels] to logits
+    [batch, num_classes], with an argument `train`.
 
   Raises:
-    ValueError: If the name is unknown.
+    ValueError: If the name or dtype is unknown.
   """
   if name not in MODELS:
     raise ValueError(
       f'config.model must be one of {", ".join(MODELS)}; got {name!r}.'
     )
-  return MODELS[name](num_classes=num_classes)
+  if dtype not in (None, 'float32', 'bfloat16'):
+    raise ValueError(
+      "config.dtype must be None, 'float32', 'bfloat16' or 'float16'; got "
+      f'{dtype!r}.'
+    )
+  return MODELS[name](
+    num_classes=num_classes, dtype=None if dtype is None else jnp.dtype(dtype)
+  )
+
+
+def feature_axes(name: str) -> Mapping[str, tuple[int, ...]] | None:
+  """The feature axes of a model's kernels, for `scl_jax.scl`.
+
+  Args:
+    name: A key of `MODELS`.
+
+  Returns:
+    A mapping from patterns of paths to axes; `None` where the default rule of
+    `scl_jax.features` is right for all of them.
+  """
+  return _FEATURE_AXES.get(name)

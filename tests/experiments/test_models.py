@@ -14,12 +14,18 @@
 # ==============================================================================
 """Names and sizes of the models."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments import models
+from experiments.models import layers
 from experiments.models import resnet
+from experiments.models import vgg
+from experiments.models import vit
+from experiments.models import wide_resnet
 import scl_jax
 
 
@@ -50,18 +56,139 @@ def test_lenets_have_the_published_sizes(name, parameters, weights, macs):
 
 
 @pytest.mark.parametrize(
-  ('depth', 'parameters'), [(20, 269_722), (32, 464_154), (56, 853_018)]
+  ('name', 'size', 'classes', 'parameters', 'weights'),
+  [
+    ('resnet8', 32, 10, 79_338, 78_656),
+    ('resnet20', 32, 10, 269_722, 268_336),
+    ('resnet32', 32, 10, 464_154, 461_872),
+    ('resnet56', 32, 10, 853_018, 848_944),
+    ('vgg16', 32, 10, 14_724_042, 14_715_584),
+    ('vgg19', 32, 10, 20_035_018, 20_024_000),
+    ('wide_resnet_22_2', 32, 10, 1_079_642, 1_076_912),
+    ('resnet50', 224, 1000, 25_557_032, 25_502_912),
+    ('mobilenet', 224, 1000, 4_231_976, 4_209_088),
+    ('mobilenet_32x32', 32, 10, 3_217_226, 3_195_328),
+    ('vit', 32, 10, 2_693_194, 2_677_632),
+  ],
 )
-def test_resnets_have_the_published_sizes(depth, parameters):
-  model = resnet.ResNet(depth)
-  variables = jax.eval_shape(
-    model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+def test_sizes(name, size, classes, parameters, weights):
+  model = models.create_model(name, classes)
+  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), images)
+  params = variables['params']
+  assert count(params) == parameters
+  assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(params))
+  # Leaves of these ranks, without their sizes.
+  small = jax.tree.map(lambda p: np.zeros((1,) * p.ndim, p.dtype), params)
+  chosen = scl_jax.prunable(small)
+  prunable = jax.tree.map(lambda p, c: p if c else None, params, chosen)
+  assert count(prunable) == weights
+  logits = jax.eval_shape(model.apply, variables, images)
+  assert logits.shape == (2, classes)
+
+
+@pytest.mark.parametrize('name', list(models.MODELS))
+def test_all_take_part_in_training(name):
+  """Every parameter has a gradient, and bfloat16 leaves the weights float32."""
+  size = 28 if name.startswith('lenet') else 32
+  model = models.create_model(name, 10, 'bfloat16')
+  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+  def loss(params, state, x):
+    logits, state = model.apply(
+      {'params': params, **state}, x, train=True, mutable=list(state)
+    )
+    return logits.astype(jnp.float32).sum(), (logits, state)
+
+  state = {k: v for k, v in variables.items() if k != 'params'}
+  grads, (logits, new_state) = jax.eval_shape(
+    jax.grad(loss, has_aux=True), variables['params'], state, images
   )
-  assert count(variables['params']) == parameters
+  assert logits.dtype == jnp.bfloat16
+  for tree in (grads, new_state):
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(tree))
+  assert jax.tree.map(lambda x: x.shape, new_state) == jax.tree.map(
+    lambda x: x.shape, state
+  )
+
+
+@pytest.mark.parametrize('name', list(models.MODELS))
+def test_features_of_every_kernel_are_known(name):
+  """A feature axis is an axis of outputs, and every pattern is needed."""
+  size = 28 if name.startswith('lenet') else 32
+  model = models.create_model(name, 10)
+  images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  resolve = scl_jax.features.resolve_feature_axes(models.feature_axes(name))
+  checked = 0
+  for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    names = [key.key for key in key_path]
+    if names[-1] in ('kernel', 'embedding'):
+      axes = resolve('/'.join(names), leaf)
+      if names[-2] in ('query', 'key', 'value'):
+        assert axes == (1, 2)
+      else:
+        assert axes == (leaf.ndim - 1,)
+      checked += 1
+  assert checked
+  weights = jax.tree_util.tree_map_with_path(
+    lambda path, p: p if path[-1].key in ('kernel', 'embedding') else None,
+    params,
+  )
+  scl_jax.features.check_feature_axes(models.feature_axes(name), weights)
+
+
+@pytest.mark.parametrize('size', [1, 2, 5])
+def test_gathered_convolution_is_a_convolution(size):
+  images = jax.random.normal(jax.random.key(1), (3, size, size, 4))
+  gathered = layers.Conv3x3(6, gather=True)
+  params = gathered.init(jax.random.key(0), images)
+  reference = nn.Conv(6, (3, 3), use_bias=False)
+  np.testing.assert_allclose(
+    gathered.apply(params, images),
+    reference.apply(params, images),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+  np.testing.assert_allclose(
+    layers.Conv3x3(6, gather=False).apply(params, images),
+    reference.apply(params, images),
+    rtol=1e-5,
+    atol=1e-5,
+  )
+
+
+def test_resnet8_sees_each_pixel_of_a_block_as_a_channel():
+  """Moving a pixel within its block moves it to another channel alone."""
+  images = np.zeros((1, 4, 4, 1), np.float32)
+  images[0, 2, 1, 0] = 1
+  blocks = resnet._blocks_to_channels(jnp.asarray(images), 2)
+  assert blocks.shape == (1, 2, 2, 4)
+  assert np.argwhere(np.asarray(blocks)).tolist() == [[0, 1, 0, 1]]
+
+
+def test_option_a_pads_channels_and_skips_pixels():
+  x = jnp.arange(2 * 4 * 4 * 2.0).reshape(2, 4, 4, 2) + 1
+  y = resnet._option_a(x, 4, 2)
+  np.testing.assert_array_equal(y[..., 1:3], x[:, ::2, ::2])
+  assert not y[..., 0].any()
+  assert not y[..., 3].any()
 
 
 def test_unknown_names_and_depths():
-  with pytest.raises(ValueError, match='lenet300, lenet5; got'):
+  images = jnp.zeros((1, 32, 32, 3))
+  with pytest.raises(ValueError, match=r'lenet300, lenet5, .*; got'):
     models.create_model('lenet', 10)
-  with pytest.raises(ValueError, match='6 n \\+ 2'):
-    resnet.ResNet(18).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  with pytest.raises(ValueError, match=r"dtype must be.*got 'int8'"):
+    models.create_model('lenet5', 10, 'int8')
+  for model, message in (
+    (resnet.ResNet(18), '6 n \\+ 2'),
+    (wide_resnet.WideResNet(20), '6 n \\+ 4'),
+    (vgg.VGG(11), '16 or 19'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      model.init(jax.random.key(0), images)
+  for model in (vgg.VGG(16), vit.ViT(), resnet.ResNet(8, block=2)):
+    with pytest.raises(ValueError, match='divisible'):
+      model.init(jax.random.key(0), images[:, :31])

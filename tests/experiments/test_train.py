@@ -51,8 +51,10 @@ def read(workdir, name):
     return file.read()
 
 
-def test_command_line(tmp_path):
+def test_command_line(tmp_path, monkeypatch):
   workdir = str(tmp_path / 'run')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
   output = subprocess.run(
       [
           sys.executable, '-m', 'experiments.main',
@@ -82,6 +84,7 @@ def test_command_line(tmp_path):
     assert read(workdir, name).startswith(b'\x89PNG')
   assert json.loads(read(workdir, 'config.json'))['penalty'] == 0.1
   assert read(workdir, 'table.md').decode().strip() in output
+  assert any((tmp_path / 'cache' / 'scl_jax' / 'xla').iterdir())
 
 
 def test_errors_are_one_line(tmp_path):
@@ -137,6 +140,69 @@ def test_checkpoint_that_is_not_there(tmp_path):
     checkpointing.restore(str(tmp_path), {'params': jnp.zeros(1)})
 
 
+def test_warm_start(tmp_path):
+  """The dense network of another run, of the same model."""
+  config = short_config(digits_mlp_dense)
+  train.train_and_evaluate(config, str(tmp_path))
+  dataset = train.input_pipeline.from_config(config)
+  model = train.models.create_model('lenet300', 10)
+  config = short_config(warm_start=str(tmp_path), epochs=1)
+  params, _ = train.initial_variables(config, model, dataset)
+  stored = checkpointing.restore(str(tmp_path), {'params': params})['params']
+  jax.tree.map(np.testing.assert_array_equal, params, stored)
+  assert train.accuracy(model, params, dataset.validation) > 0.8
+
+  model = train.models.create_model('lenet300', 9)
+  with pytest.raises(ValueError, match=r"'params/Dense_2/bias'.*\(9,\).*\(10,"):
+    train.initial_variables(config, model, dataset)
+  config.warm_start = str(tmp_path / 'nowhere')
+  with pytest.raises(FileNotFoundError, match='no checkpoint'):
+    train.initial_variables(config, model, dataset)
+
+
+def test_given_weights_and_rule(tmp_path):
+  """As experiments with several rounds need; the given arrays stay alive."""
+  config = short_config(epochs=1)
+  dataset = train.input_pipeline.from_config(config)
+  model = train.models.create_model('lenet300', 10)
+  first, _ = train.initial_variables(config, model, dataset)
+  zeros = jax.tree.map(jnp.zeros_like, first)
+  lengths = []
+
+  def make_rule(num_steps):
+    lengths.append(num_steps)
+    return scl_jax.scl(penalty=0.0)
+
+  run = train.fit(config, model, dataset, make_rule=make_rule, params=zeros)
+  assert lengths == [19]
+  # Between zeros no gradient reaches the kernels: only a bias has moved.
+  np.testing.assert_array_equal(run.state.params['Dense_0']['kernel'], 0)
+  assert np.any(run.state.params['Dense_2']['bias'])
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(zeros))
+
+
+def test_event_files(tmp_path):
+  """What TensorBoard shows is what the JSON lines say."""
+  from tensorboardX.proto import event_pb2
+
+  config = short_config(digits_mlp_dense, epochs=2, tensorboard=True)
+  train.train_and_evaluate(config, str(tmp_path))
+  (path,) = (tmp_path / 'tensorboard').iterdir()
+  data, found = path.read_bytes(), {}
+  while data:  # length, its checksum, the event, its checksum
+    length = int.from_bytes(data[:8], 'little')
+    event = event_pb2.Event.FromString(data[12 : 12 + length])
+    for value in event.summary.value:
+      found[event.step, value.tag] = value.simple_value
+    data = data[16 + length :]
+  for line in read(tmp_path, 'metrics.jsonl').splitlines():
+    point = json.loads(line)
+    step = point.pop('step')
+    for name, number in point.items():
+      assert found[step, name] == pytest.approx(number, rel=1e-6)
+    assert found[step, 'images_per_second'] > 0
+
+
 def test_methods_start_from_the_same_weights_and_batches():
   """With a penalty of 0 and no time to move, SCL is the dense network."""
   losses = []
@@ -170,7 +236,7 @@ def test_mnist_configs(module, fields):
     ({'batch_size': 5000}, 'config.batch_size.*1237; got 5000'),
     ({'batch_size': 0}, 'config.batch_size'),
     ({'epochs': 0}, 'config.epochs must be >= 1, got 0'),
-    ({'method': 'prune'}, "'dense' or 'scl'; got 'prune'"),
+    ({'method': 'prune'}, "'dense', 'scl'; got 'prune'"),
     ({'model': 'resnet'}, "got 'resnet'"),
     ({'target_density': 2.0}, r'target_density must be in \(0, 1\]'),
   ],

@@ -1,0 +1,119 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""What a network is worth, and its BatchNorm statistics recomputed."""
+
+from collections.abc import Iterable
+import functools
+from typing import Any
+
+import jax
+
+from experiments import augmentation
+from experiments import input_pipeline
+from experiments.models import layers
+
+_BLOCK = 1000  # small images at once
+_PIXELS = 1000 * 64 * 64  # and of large ones at most that many pixels
+
+
+def accuracy(
+  model: Any,
+  params: Any,
+  split: input_pipeline.Examples,
+  model_state: Any = None,
+) -> float:
+  """The share of examples that are classified correctly.
+
+  Args:
+    model: A Linen module.
+    params: Its effective parameters.
+    split: Examples, at least one.
+    model_state: BatchNorm's statistics, for models that have them.
+
+  Returns:
+    A share in [0, 1].
+
+  Raises:
+    ValueError: If the split is empty.
+  """
+  if not split.num_examples:
+    raise ValueError('There is no accuracy on a split without examples.')
+  variables = {'params': params, **(model_state or {})}
+  correct = 0
+  height, width, _ = split.image_shape
+  block = max(1, min(_BLOCK, _PIXELS // (height * width)))
+  for images, labels in split.blocks(block):
+    logits = _predict(model, split.scaling, variables, images)
+    correct += int((logits.argmax(-1) == labels).sum())
+  return correct / split.num_examples
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _predict(model, scaling, variables, images):
+  return model.apply(variables, augmentation.scale(images, scaling))
+
+
+def recalibrate(
+  model: Any,
+  params: Any,
+  model_state: Any,
+  batches: Iterable[jax.Array],
+  scaling: augmentation.Scaling | None = None,
+) -> Any:
+  """BatchNorm's statistics of the final weights, averaged over batches.
+
+  The running ones were taken while weights and masks still moved.
+
+  Args:
+    model: A Linen module with BatchNorm from `experiments.models.layers`.
+    params: Its effective parameters.
+    model_state: Its state; only `batch_stats` change.
+    batches: uint8 images of each batch, at least one batch.
+    scaling: Of pixels, see `augmentation.scale`.
+
+  Returns:
+    A state like `model_state`.
+
+  Raises:
+    ValueError: If there is no batch or no BatchNorm.
+  """
+  if 'batch_stats' not in model_state:
+    raise ValueError(
+      'config.recalibration_batches needs a model with BatchNorm; '
+      f'{type(model).__name__} has none.'
+    )
+  # From zero, one update leaves (1 - momentum) times the batch's statistics.
+  empty = jax.tree.map(lambda x: 0 * x, model_state['batch_stats'])
+  total, count = empty, 0
+  for images in batches:
+    one = _statistics(model, scaling, params, model_state, empty, images)
+    total = jax.tree.map(lambda a, b: a + b, total, one)
+    count += 1
+  if not count:
+    raise ValueError('recalibrate needs at least one batch, got none.')
+  share = count * (1 - layers.BATCH_NORM_MOMENTUM)
+  mean = jax.tree.map(lambda x: x / share, total)
+  return {**model_state, 'batch_stats': mean}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _statistics(model, scaling, params, model_state, empty, images):
+  _, updated = model.apply(
+    {'params': params, **model_state, 'batch_stats': empty},
+    augmentation.scale(images, scaling),
+    train=True,
+    mutable=['batch_stats'],
+  )
+  return updated['batch_stats']

@@ -1,0 +1,65 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""VGG with BatchNorm for 32x32 images (arXiv 1409.1556, tables 1 D and E).
+
+"VGG-16" on CIFAR-10 means several networks. These have no biases in their
+convolutions and one linear layer of 512 features behind them, no hidden
+classifier: 14,724,042 and 20,035,018 parameters, of which 14,715,584 and
+20,024,000 are weights.
+"""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments.models import layers
+
+# Convolutions of each stage; after each stage the map is halved.
+_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_FEATURES = (64, 128, 256, 512, 512)
+
+
+class VGG(nn.Module):
+  """VGG-16 or VGG-19 with BatchNorm and one linear layer.
+
+  Attributes:
+    depth: 16 or 19; the paper's, two of whose linear layers are not here.
+    num_classes: The number of logits.
+    dtype: The dtype of the computation.
+  """
+
+  depth: int = 16
+  num_classes: int = 10
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+    """Maps images [batch, 32, 32, channels] to logits."""
+    if self.depth not in _CONVOLUTIONS:
+      raise ValueError(f'depth must be 16 or 19; got {self.depth}.')
+    if images.shape[1] % 32 or images.shape[2] % 32:
+      raise ValueError(
+        'VGG halves its maps five times, so images must have a height and a '
+        f'width divisible by 32; got {images.shape}.'
+      )
+    x = images
+    for count, features in zip(
+      _CONVOLUTIONS[self.depth], _FEATURES, strict=True
+    ):
+      for _ in range(count):
+        x = layers.Conv3x3(features, dtype=self.dtype)(x)
+        x = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(x))
+      x = layers.max_pool_2x2(x)
+    return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean(axis=(1, 2)))

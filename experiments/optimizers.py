@@ -1,0 +1,137 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The weights' optimizer and its learning rate, from optax, by config."""
+
+from collections.abc import Callable
+import inspect
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+
+def make_optimizer(
+  config: ml_collections.ConfigDict, num_steps: int
+) -> optax.GradientTransformation:
+  """The optimizer that a config describes.
+
+  Args:
+    config: `optimizer` is the name of a function of optax whose first argument
+      is the learning rate, `optimizer_arguments` are its other arguments.
+      `weight_decay` is added to the gradient, times the weight, for leaves of
+      rank 2 and more (decay as in `adamw` is an argument of `adamw`);
+      `clip_norm` clips the gradient's global norm before that.
+    num_steps: The length of the run, in steps.
+
+  Returns:
+    An optax transformation.
+
+  Raises:
+    ValueError: If the optimizer is unknown or a number out of range.
+  """
+  make: Callable[..., optax.GradientTransformation] | None = getattr(
+    optax, config.optimizer, None
+  )
+  if not callable(make) or 'learning_rate' not in (
+    inspect.signature(make).parameters
+  ):
+    raise ValueError(
+      "config.optimizer must name an optimizer of optax, such as 'adam', "
+      f"'sgd' or 'adamw'; got {config.optimizer!r}."
+    )
+  if config.weight_decay < 0 or config.clip_norm < 0:
+    raise ValueError(
+      'config.weight_decay and config.clip_norm must be >= 0, 0 for none; got '
+      f'{config.weight_decay} and {config.clip_norm}.'
+    )
+  parts = []
+  if config.clip_norm:
+    parts.append(optax.clip_by_global_norm(config.clip_norm))
+  if config.weight_decay:
+    parts.append(
+      optax.add_decayed_weights(config.weight_decay, mask=_is_matrix)
+    )
+  try:
+    optimizer = make(
+      make_schedule(config, num_steps), **config.optimizer_arguments
+    )
+  except TypeError as error:
+    raise ValueError(
+      f'config.optimizer_arguments do not fit optax.{config.optimizer}: {error}'
+    ) from error
+  return optax.chain(*parts, optimizer) if parts else optimizer
+
+
+def make_schedule(
+  config: ml_collections.ConfigDict, num_steps: int
+) -> optax.Schedule:
+  """The learning rate over the steps: a linear warm-up, then what is named.
+
+  Args:
+    config: `learning_rate` is the highest; `warmup_epochs` last until it is
+      reached; `schedule` is `'cosine'` (to 0), `'constant'` or `'step'`, which
+      multiplies by `schedule_factor` at each of `schedule_boundaries`, shares
+      of the run.
+    num_steps: The length of the run, in steps.
+
+  Returns:
+    A schedule.
+
+  Raises:
+    ValueError: If the schedule is unknown or does not fit the run.
+  """
+  peak = config.learning_rate
+  if not peak > 0:
+    raise ValueError(f'config.learning_rate must be > 0, got {peak}.')
+  if not 0 <= config.warmup_epochs < config.epochs:
+    raise ValueError(
+      f'config.warmup_epochs must be in [0, {config.epochs}), the epochs; got '
+      f'{config.warmup_epochs}.'
+    )
+  warmup = round(config.warmup_epochs * num_steps / config.epochs)
+  if config.schedule == 'cosine':
+    schedule = optax.cosine_decay_schedule(peak, num_steps - warmup)
+  elif config.schedule == 'constant':
+    schedule = optax.constant_schedule(peak)
+  elif config.schedule == 'step':
+    shares = tuple(config.schedule_boundaries)
+    if not all(0 < share < 1 for share in shares):
+      raise ValueError(
+        'config.schedule_boundaries must be shares of the run, in (0, 1); got '
+        f'{shares}.'
+      )
+    # join_schedules counts from the end of the warm-up.
+    schedule = optax.piecewise_constant_schedule(
+      peak,
+      {
+        round(share * num_steps) - warmup: config.schedule_factor
+        for share in shares
+      },
+    )
+  else:
+    raise ValueError(
+      "config.schedule must be 'cosine', 'constant' or 'step'; got "
+      f'{config.schedule!r}.'
+    )
+  if not warmup:
+    return schedule
+  return optax.join_schedules(
+    [optax.linear_schedule(0.0, peak, warmup), schedule], [warmup]
+  )
+
+
+def _is_matrix(params: Any) -> Any:
+  return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -1,0 +1,82 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The rules that a config can name."""
+
+from collections.abc import Callable, Mapping
+import types
+from typing import Any
+
+import ml_collections
+
+from experiments import models
+import scl_jax
+
+
+def rule_of(
+  config: ml_collections.ConfigDict, num_steps: int
+) -> scl_jax.MaskRule | None:
+  """The rule that a config describes; `None` for the dense network.
+
+  Args:
+    config: `method` is `'dense'` or a key of `RULES`; the field of that name,
+      if there is one, holds further arguments of the rule.
+    num_steps: The length of the run, in steps.
+
+  Returns:
+    A `MaskRule`, or `None`.
+
+  Raises:
+    ValueError: If the method is unknown, or its arguments are bad.
+  """
+  if config.method == 'dense':
+    return None
+  if config.method not in RULES:
+    known = ', '.join(repr(name) for name in ('dense', *RULES))
+    raise ValueError(
+      f'config.method must be one of {known}; got {config.method!r}.'
+    )
+  arguments = dict(config.get(config.method, {}))
+  try:
+    return RULES[config.method](config, num_steps, arguments)
+  except TypeError as error:
+    raise ValueError(
+      f'config.{config.method} does not fit scl_jax.{config.method}: {error}'
+    ) from error
+
+
+def freeze_step(config: ml_collections.ConfigDict, num_steps: int) -> int:
+  """The step from which on masks are fixed."""
+  return max(1, round(config.freeze_at * num_steps))
+
+
+def _scl(
+  config: ml_collections.ConfigDict, num_steps: int, arguments: dict[str, Any]
+) -> scl_jax.MaskRule:
+  return scl_jax.scl(
+    penalty=config.penalty if config.target_density is None else None,
+    target_density=config.target_density,
+    **{
+      'freeze_step': freeze_step(config, num_steps),
+      'feature_axes': models.feature_axes(config.model),
+      **arguments,
+    },
+  )
+
+
+# From the config, the number of steps and the rule's further arguments.
+RULES: Mapping[
+  str,
+  Callable[[ml_collections.ConfigDict, int, dict[str, Any]], scl_jax.MaskRule],
+] = types.MappingProxyType({'scl': _scl})

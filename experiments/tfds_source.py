@@ -1,0 +1,157 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Image data sets of TensorFlow Datasets, read without TensorFlow, checked.
+
+Whatever is wrong with the files is said with the data set's name, the split
+and the record; what to do about it, too.
+"""
+
+from collections.abc import Iterable, Sequence
+import os
+from typing import Any, NamedTuple, SupportsIndex
+
+from absl import logging
+import numpy as np
+
+
+class Source(NamedTuple):
+  """Records of one split; any of them can be read at any time.
+
+  Attributes:
+    name: The data set's name.
+    split: The split's name.
+    records: The data source of TensorFlow Datasets.
+    keys: The names of the image and the label in a record.
+    image_shape: (height, width, channels), `None` where images differ.
+    num_classes: The number of classes.
+  """
+
+  name: str
+  split: str
+  records: Any
+  keys: tuple[str, str]
+  image_shape: tuple[int | None, ...]
+  num_classes: int
+
+  def read(self, rows: Iterable[SupportsIndex]) -> list[tuple[np.ndarray, int]]:
+    """Reads some records; many at once take half the time.
+
+    Args:
+      rows: Which ones, at least one.
+
+    Returns:
+      Images, uint8 [height, width, channels], and labels.
+
+    Raises:
+      ValueError: If a record is missing, corrupt, or its label out of range.
+    """
+    rows = [row.__index__() for row in rows]
+    try:
+      records = self.records.__getitems__(rows)
+    except Exception as error:  # of the file format, the parser or the decoder
+      raise ValueError(
+        f'Of {self.name!r}, split {self.split!r}, a record among {rows[0]} to '
+        f'{rows[-1]} cannot be read: a file is missing, cut off or corrupt. '
+        f'Prepare the data set again. ({type(error).__name__}: {error})'
+      ) from error
+    return [
+      self._check(row, record)
+      for row, record in zip(rows, records, strict=True)
+    ]
+
+  def _check(self, row: int, record: Any) -> tuple[np.ndarray, int]:
+    image, label = (record[key] for key in self.keys)
+    where = f'Record {row} of {self.name!r}, split {self.split!r},'
+    if image is None or image.ndim != 3 or image.dtype != np.uint8:
+      raise ValueError(f'{where} has no image of uint8 that can be decoded.')
+    if not 0 <= label < self.num_classes:
+      raise ValueError(
+        f'{where} has the label {label}, but labels must be in [0, '
+        f'{self.num_classes}).'
+        + (' The split has no labels.' if label == -1 else '')
+      )
+    return image, int(label)
+
+
+def open_splits(name: str, splits: Sequence[str]) -> list[Source]:
+  """Opens splits of a data set that is prepared below `TFDS_DATA_DIR`.
+
+  Args:
+    name: The data set's name.
+    splits: The names of the splits.
+
+  Returns:
+    A `Source` for each.
+
+  Raises:
+    ValueError: If there is no data set of that name, it is not of images with
+      one label, or a split is not there or empty.
+    FileNotFoundError: If it is not prepared, with the command that does it.
+  """
+  import tensorflow_datasets as tfds  # slow to import
+
+  folder = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+  folder = os.path.expanduser(folder)
+  try:
+    builder = tfds.builder(name, data_dir=folder)
+    found = builder.info.splits
+  except tfds.core.DatasetNotFoundError as error:
+    raise ValueError(
+      f"config.dataset must be 'digits' or a data set of TensorFlow Datasets;"
+      f' got {name!r}.'
+    ) from error
+  if not found:
+    raise FileNotFoundError(
+      f'{name!r} is not prepared in {folder} (TFDS_DATA_DIR). Reading it '
+      'needs no TensorFlow, preparing it once does:\n'
+      '  pip install tensorflow-cpu && python -c "import '
+      f"tensorflow_datasets as tfds; tfds.builder('{name}', "
+      f"data_dir='{folder}', file_format='array_record')"
+      '.download_and_prepare()"\n'
+      "Or take the embedded data set: config.dataset='digits'."
+    )
+  logging.info('Reading %s from %s', name, folder)
+  return [_open_split(builder, name, split) for split in splits]
+
+
+def _open_split(builder: Any, name: str, split: str) -> Source:
+  splits, features = builder.info.splits, builder.info.features
+  if split not in splits:
+    raise ValueError(
+      f'{name!r} has no split {split!r}, it has {sorted(splits)}; '
+      'config.test_split says which one is tested on.'
+    )
+  keys = builder.info.supervised_keys or ('image', 'label')
+  if len(keys) != 2 or not all(key in features for key in keys):
+    raise ValueError(
+      f'{name!r} must have an image and a label; its features are '
+      f'{sorted(features)}.'
+    )
+  image, label = (features[key] for key in keys)
+  if len(image.shape or ()) != 3 or not hasattr(label, 'num_classes'):
+    raise ValueError(
+      f'{name!r} must have images with one class each; {keys[0]!r} and '
+      f'{keys[1]!r} are {image} and {label}.'
+    )
+  if not splits[split].num_examples:
+    raise ValueError(f'The split {split!r} of {name!r} is empty.')
+  return Source(
+    name=name,
+    split=split,
+    records=builder.as_data_source(split=split),
+    keys=keys,
+    image_shape=tuple(image.shape),
+    num_classes=label.num_classes,
+  )

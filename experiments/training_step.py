@@ -1,0 +1,182 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""One training step, and many of them as one call."""
+
+from collections.abc import Callable, Iterable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from experiments import augmentation
+
+
+class TrainState(NamedTuple):
+  """What changes from step to step.
+
+  Attributes:
+    step: Steps so far, int32.
+    params: The effective parameters.
+    model_state: What the model updates itself: BatchNorm's statistics, or {}.
+    opt_state: The optimizer's state; for sparse methods it holds the weights
+      and masks.
+  """
+
+  step: jax.Array
+  params: Any
+  model_state: Any
+  opt_state: optax.OptState
+
+
+RunSteps = Callable[
+  [TrainState, Any, Iterable[Any]], tuple[TrainState, jax.Array]
+]
+
+
+def make_step(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  tx: optax.GradientTransformation,
+  scaling: augmentation.Scaling | None,
+  take: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, jax.Array]]:
+  """The training step of a config, to be compiled.
+
+  The step's number and the seed decide the augmentation, so that a run that
+  was interrupted goes on with the same images.
+
+  Args:
+    config: See `experiments/configs/`.
+    model: A Linen module.
+    tx: The optimizer.
+    scaling: Of pixels, see `augmentation.scale`.
+    take: `(arrays, batch) -> (images, labels)`, see `experiments.feeds`.
+
+  Returns:
+    `step(state, arrays, batch) -> (state, loss)`.
+  """
+  augment_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+  parts, smoothing = config.accumulation_steps, config.label_smoothing
+
+  def loss_fn(params, model_state, images, labels):
+    logits, model_state = model.apply(
+      {'params': params, **model_state},
+      augmentation.scale(images, scaling),
+      train=True,
+      mutable=list(model_state),
+    )
+    logits = logits.astype(jnp.float32)
+    if smoothing:
+      targets = jax.nn.one_hot(labels, logits.shape[-1])
+      losses = optax.softmax_cross_entropy(
+        logits, optax.smooth_labels(targets, smoothing)
+      )
+    else:
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean(), model_state
+
+  gradient = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def accumulated_gradient(params, model_state, images, labels):
+    def body(carry, part):
+      total, model_state = carry
+      (loss, model_state), grads = gradient(params, model_state, *part)
+      total = jax.tree.map(jnp.add, total, (loss, grads))
+      return (total, model_state), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    split = lambda x: x.reshape(parts, -1, *x.shape[1:])
+    (total, model_state), _ = jax.lax.scan(
+      body,
+      (zero, model_state),
+      (split(images), split(labels)),
+      unroll=parts if loops_are_slow(params) else 1,
+    )
+    loss, grads = jax.tree.map(lambda x: x / parts, total)
+    return (loss, model_state), grads
+
+  def step(state, arrays, batch):
+    images, labels = take(arrays, batch)
+    if config.crop_padding or config.flip:
+      images = augmentation.crop_and_flip(
+        jax.random.fold_in(augment_key, state.step),
+        images,
+        padding=config.crop_padding,
+        flip=config.flip,
+      )
+    compute = gradient if parts == 1 else accumulated_gradient
+    (loss, model_state), grads = compute(
+      state.params, state.model_state, images, labels
+    )
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, model_state, opt_state), loss
+
+  return step
+
+
+def make_run_steps(
+  step: Callable[..., tuple[TrainState, jax.Array]], *, scan: bool
+) -> RunSteps:
+  """A function that takes several training steps and gives their mean loss.
+
+  Args:
+    step: As `make_step` makes it.
+    scan: Whether they are one compiled scan; the batches are an array then.
+
+  Returns:
+    `run_steps(state, arrays, batches) -> (state, loss)`; `state` is donated.
+  """
+  if scan:
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def scan_steps(state, arrays, batches):
+      state, losses = jax.lax.scan(
+        lambda state, batch: step(state, arrays, batch), state, batches
+      )
+      return state, losses.mean()
+
+    return scan_steps
+
+  one_step = jax.jit(step, donate_argnums=0)
+
+  def run_steps(state, arrays, batches):
+    losses = []
+    for batch in batches:
+      state, loss = one_step(state, arrays, batch)
+      losses.append(loss)
+    return state, jnp.stack(losses).mean()
+
+  return run_steps
+
+
+def loops_are_slow(params: Any) -> bool:
+  """Whether XLA should not see this model within a loop.
+
+  On a CPU it runs convolutions about 80 times slower there.
+
+  Args:
+    params: The model's.
+
+  Returns:
+    Whether there are convolutions, by the rank of their kernels, and no
+    accelerator.
+  """
+  has_convolution = any(np.ndim(p) > 2 for p in jax.tree.leaves(params))
+  return has_convolution and jax.default_backend() == 'cpu'

@@ -1,0 +1,68 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Every config is complete: its model, rule, optimizer and command exist."""
+
+import importlib
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import configs
+from experiments import models
+from experiments import optimizers
+from experiments import rules
+from experiments.configs import default
+import scl_jax
+
+_NAMES = sorted(m.name for m in pkgutil.iter_modules(configs.__path__))
+_RUNNABLE = [n for n in _NAMES if n not in ('default', 'cifar10')]
+
+
+@pytest.mark.parametrize('name', _RUNNABLE)
+def test_config(name):
+  module = importlib.import_module(f'experiments.configs.{name}')
+  config = module.get_config()
+  assert f'--config=experiments/configs/{name}.py' in module.__doc__
+  assert f'--workdir=workdirs/{name}' in module.__doc__
+  assert {*config} <= {*default.get_config()}
+  assert name.startswith(config.dataset.split('2012')[0])
+  assert name.endswith(config.method)
+
+  model = models.create_model(config.model, 10, config.dtype)
+  size = config.image_size or (28 if 'lenet' in config.model else 32)
+  channels = len(config.pixel_mean) or 1
+  images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
+  tx = optimizers.make_optimizer(config, 1000)
+  rule = rules.rule_of(config, 1000)
+  assert (rule is None) == (config.method == 'dense')
+  if rule is not None:
+    tx = scl_jax.sparsify(tx, rule)
+  # The rule's patterns of feature axes fit the model's paths.
+  state = jax.eval_shape(tx.init, params)
+  assert jax.tree.leaves(state)
+
+
+def test_rules():
+  config = default.get_config()
+  config.method = 'prune'
+  with pytest.raises(ValueError, match="'dense', 'scl'; got 'prune'"):
+    rules.rule_of(config, 100)
+  config.method = 'scl'
+  config.scl.boxx = 0.2
+  with pytest.raises(ValueError, match=r'config.scl does not fit.*boxx'):
+    rules.rule_of(config, 100)

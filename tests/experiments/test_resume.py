@@ -1,0 +1,180 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""A run that is stopped and goes on is the run that was not stopped."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from experiments import checkpointing
+from experiments import train
+from experiments.configs import digits_mlp_scl
+
+_EPOCHS = 60
+
+
+def get_config(epochs=_EPOCHS):
+  config = digits_mlp_scl.get_config()
+  config.epochs = epochs
+  config.points_per_checkpoint = 1
+  config.dense_reference = False
+  return config
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('uninterrupted')
+  train.train_and_evaluate(get_config(), str(workdir))
+  return workdir
+
+
+def start(workdir, *arguments):
+  return subprocess.Popen(
+      [
+          sys.executable, '-m', 'experiments.main',
+          '--config=experiments/configs/digits_mlp_scl.py',
+          f'--workdir={workdir}', f'--config.epochs={_EPOCHS}',
+          '--config.points_per_checkpoint=1',
+          '--noconfig.dense_reference', *arguments,
+      ],
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+
+
+def wait_until(condition, process):
+  while not condition():
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.001)
+
+
+def points(workdir):
+  path = workdir / 'metrics.jsonl'
+  return path.read_text().count('\n') if path.exists() else 0
+
+
+def kill(process):
+  process.kill()
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+
+
+def assert_same(workdir, expected):
+  for name in ('metrics.jsonl', 'table.md', 'config.json'):
+    assert (workdir / name).read_bytes() == (expected / name).read_bytes()
+  first, second = (
+    json.loads((path / 'result.json').read_text())
+    for path in (workdir, expected)
+  )
+  assert first['test_accuracy'] == second['test_accuracy']
+  states = [
+    ocp.StandardCheckpointer().restore(str(path / 'checkpoint'))
+    for path in (workdir, expected)
+  ]
+  assert jax.tree.leaves(states[0])
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_killed_while_it_saves_and_at_any_time(uninterrupted, tmp_path):
+  process = start(tmp_path)
+  checkpoints = tmp_path / 'checkpoints'
+  is_saving = lambda: any('tmp' in path.name for path in checkpoints.glob('*'))
+  wait_until(lambda: points(tmp_path) > 3 and is_saving(), process)
+  kill(process)
+  before = points(tmp_path)
+  assert before < _EPOCHS
+
+  process = start(tmp_path, '--resume')
+  goal = random.randrange(before + 1, _EPOCHS - 5)
+  wait_until(lambda: points(tmp_path) >= goal, process)
+  kill(process)
+  assert points(tmp_path) < _EPOCHS
+
+  process = start(tmp_path, '--resume')
+  _, errors = process.communicate()
+  assert process.returncode == 0, errors
+  assert_same(tmp_path, uninterrupted)
+
+
+def test_sigterm(uninterrupted, tmp_path):
+  process = start(tmp_path)
+  wait_until(lambda: points(tmp_path) > 2, process)
+  process.terminate()
+  output, errors = process.communicate()
+  assert process.returncode == 128 + signal.SIGTERM
+  assert 'Stopped by SIGTERM at step' in output
+  assert 'Traceback' not in errors
+  with checkpointing.Checkpoints(str(tmp_path)) as found:
+    newest = found.newest()
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert json.loads(lines[-1])['step'] == newest
+
+  train.train_and_evaluate(get_config(), str(tmp_path), resume=True)
+  assert_same(tmp_path, uninterrupted)
+
+
+def test_the_newest_are_kept(uninterrupted):
+  found = sorted(int(p.name) for p in (uninterrupted / 'checkpoints').iterdir())
+  steps = [
+    json.loads(line)['step']
+    for line in (uninterrupted / 'metrics.jsonl').read_text().splitlines()
+  ]
+  assert found == steps[-2:]
+
+
+class TestUnfinishedRuns:
+  @pytest.fixture
+  def workdir(self, tmp_path):
+    config = get_config(epochs=2)
+    train.train_and_evaluate(config, str(tmp_path))
+    (tmp_path / 'result.json').unlink()
+    return tmp_path
+
+  def test_are_not_overwritten(self, workdir):
+    with pytest.raises(ValueError, match='not finished: go on with --resume'):
+      train.train_and_evaluate(get_config(epochs=2), str(workdir))
+
+  def test_are_not_resumed_with_another_config(self, workdir):
+    config = get_config(epochs=2)
+    config.seed = 5
+    with pytest.raises(ValueError, match=r"differ: \['seed'\]"):
+      train.train_and_evaluate(config, str(workdir), resume=True)
+
+  def test_finished_ones_are_overwritten(self, workdir):
+    (workdir / 'result.json').write_text('{}')
+    train.train_and_evaluate(get_config(epochs=1), str(workdir))
+    assert points(workdir) == 1
+
+
+def test_nothing_to_resume_is_a_fresh_run(tmp_path):
+  train.train_and_evaluate(get_config(epochs=1), str(tmp_path), resume=True)
+  assert points(tmp_path) == 1
+
+
+def test_no_checkpoint(tmp_path):
+  with (
+    checkpointing.Checkpoints(str(tmp_path)) as found,
+    pytest.raises(FileNotFoundError, match='no checkpoint'),
+  ):
+    found.restore({})
+  with pytest.raises(ValueError, match='keep_checkpoints must be >= 1, got 0'):
+    checkpointing.Checkpoints(None, keep=0)
