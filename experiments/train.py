@@ -199,6 +199,8 @@ def fit(
     scan=feed.is_in_memory and not training_step.loops_are_slow(params),
   )
 
+  freeze = freeze_step(config, num_steps)
+  findings: list[str] = []  # of the last point before the freeze
   history: list[dict[str, float]] = []
   seconds_before = 0.0
   with checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints) as ckpt:
@@ -227,6 +229,8 @@ def fit(
           )
         history.append(point)
         record(point)
+        if rule is not None and freeze - number <= point['step'] < freeze:
+          findings = diagnose(state, num_steps)
         since_save += 1
         is_stopped = is_requested()
         if (
@@ -251,7 +255,15 @@ def fit(
       scaling,
     )
     state = state._replace(model_state=model_state)
-  return Run(state, history, freeze_step(config, num_steps), seconds())
+  if rule is not None and not findings:
+    findings = diagnose(state, num_steps)
+  return Run(state, history, freeze, seconds(), findings)
+
+
+def diagnose(state: TrainState, num_steps: int) -> list[str]:
+  """What `scl_jax.diagnose` has to say."""
+  found = scl_jax.diagnose(state.opt_state, num_steps - int(state.step))
+  return [finding.message for finding in found]
 
 
 def initial_variables(
