@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 import types
 from typing import Any
 
+import jax
 import ml_collections
 
 from experiments import models
@@ -75,8 +76,70 @@ def _scl(
   )
 
 
+def _gradual_magnitude(
+  config: ml_collections.ConfigDict, num_steps: int, arguments: dict[str, Any]
+) -> scl_jax.MaskRule:
+  return scl_jax.gradual_magnitude(
+    _density(config),
+    **{'end_step': freeze_step(config, num_steps), **arguments},
+  )
+
+
+def _rewiring(
+  rule: Callable[..., scl_jax.MaskRule],
+) -> Callable[..., scl_jax.MaskRule]:
+  """RigL and SET, which move connections up to the freeze."""
+
+  def make(config, num_steps, arguments):
+    return rule(
+      _density(config),
+      **{
+        'key': _key(config),
+        'end_step': freeze_step(config, num_steps),
+        **arguments,
+      },
+    )
+
+  return make
+
+
+def _density(config: ml_collections.ConfigDict) -> float:
+  if config.target_density is None:
+    raise ValueError(
+      f'config.method={config.method!r} needs config.target_density, the share '
+      'of connections to keep, such as 0.05.'
+    )
+  return config.target_density
+
+
+def _key(config: ml_collections.ConfigDict) -> jax.Array:
+  """Randomness of the rule, apart from that of weights and batches."""
+  return jax.random.fold_in(jax.random.key(config.seed), 1)
+
+
 # From the config, the number of steps and the rule's further arguments.
 RULES: Mapping[
   str,
   Callable[[ml_collections.ConfigDict, int, dict[str, Any]], scl_jax.MaskRule],
-] = types.MappingProxyType({'scl': _scl})
+] = types.MappingProxyType({
+  'scl': _scl,
+  'gradual_magnitude': _gradual_magnitude,
+  'rigl': _rewiring(scl_jax.rigl),
+  'sparse_evolutionary_training': _rewiring(
+    scl_jax.sparse_evolutionary_training
+  ),
+  'snip': lambda config, _, arguments: scl_jax.snip(
+    _density(config), **arguments
+  ),
+  'random_pruning': lambda config, _, arguments: scl_jax.random_pruning(
+    _density(config), **{'key': _key(config), **arguments}
+  ),
+  'dynamic_sparse_training': lambda config, _, arguments: (
+    scl_jax.dynamic_sparse_training(
+      **{'penalty': config.penalty, **arguments}
+    )
+  ),
+  'soft_threshold': lambda config, _, arguments: scl_jax.soft_threshold(
+    **{'decay': config.penalty, **arguments}
+  ),
+})

@@ -1,0 +1,245 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The methods that `experiments.compare` compares.
+
+A contender is a rule with settings, or one of the two that are more than a
+rule: NNrelief, which trains several times, and the control that keeps SCL's
+layer densities and draws its connections anew.
+"""
+
+from collections.abc import Mapping
+import types
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from experiments import input_pipeline
+from experiments import nnrelief
+from experiments import train
+import scl_jax
+
+
+class Contender(NamedTuple):
+  """How a method enters the comparison.
+
+  Attributes:
+    label: Its name in tables.
+    settings: Config fields by dotted name, `'rigl.update_every'` say.
+    strength: The dotted name of what decides the density, for methods that
+      cannot be asked for one; `None` for the others.
+    strengths: The ends of the range to search it in.
+    dense_gradients: The share of steps that need the gradients of connections
+      that are not live.
+    kind: `'rule'`, `'nnrelief'` or `'shuffled'`.
+  """
+
+  label: str
+  settings: Mapping[str, Any]
+  strength: str | None = None
+  strengths: tuple[float, float] = (0.0, 0.0)
+  dense_gradients: float = 0.0
+  kind: str = 'rule'
+
+
+CONTENDERS: Mapping[str, Contender] = types.MappingProxyType({
+  'scl': Contender('SCL', {'method': 'scl'}, dense_gradients=0.75),
+  'gradual_magnitude': Contender(
+    'gradual magnitude', {'method': 'gradual_magnitude'}
+  ),
+  'lamp': Contender(
+    'gradual, LAMP scores',
+    {'method': 'gradual_magnitude', 'gradual_magnitude.score': 'lamp'},
+  ),
+  'rigl': Contender('RigL', {'method': 'rigl'}, dense_gradients=0.0075),
+  'set': Contender('SET', {'method': 'sparse_evolutionary_training'}),
+  'snip': Contender('SNIP', {'method': 'snip'}),
+  'dst': Contender(
+    'DST',
+    {'method': 'dynamic_sparse_training'},
+    strength='dynamic_sparse_training.penalty',
+    strengths=(1e-6, 1e-1),
+    dense_gradients=1.0,
+  ),
+  'str': Contender(
+    'STR',
+    {'method': 'soft_threshold'},
+    strength='soft_threshold.decay',
+    strengths=(1e-6, 1e-1),
+  ),
+  'nnrelief': Contender(
+    'NNrelief',
+    {'method': 'static_masks'},
+    strength='nnrelief.cut_share',
+    strengths=(1e-3, 0.9),
+    kind='nnrelief',
+  ),
+  'random': Contender('random, ERK', {'method': 'random_pruning'}),
+  'shuffled': Contender(
+    "SCL's layer densities, shuffled", {'method': 'scl'}, kind='shuffled'
+  ),
+})
+
+
+class Trained(NamedTuple):
+  """A network at the end of a method's budget.
+
+  Attributes:
+    params: The effective parameters.
+    masks: Masks of the prunable leaves.
+    mean_density: The density, averaged over all steps of training.
+    seconds: Wall-clock time of training.
+  """
+
+  params: Any
+  masks: Any
+  mean_density: float
+  seconds: float
+
+
+def configure(
+  config: ml_collections.ConfigDict,
+  name: str,
+  density: float,
+  seed: int,
+  settings: Mapping[str, Any],
+) -> ml_collections.ConfigDict:
+  """The config of one run.
+
+  Args:
+    config: What all methods share.
+    name: A key of `CONTENDERS`.
+    density: The density to ask for.
+    seed: Decides initial weights and the order of the examples.
+    settings: Fields by dotted name, on top of the contender's own.
+
+  Returns:
+    A new config.
+
+  Raises:
+    ValueError: If there is no such contender.
+  """
+  if name not in CONTENDERS:
+    raise ValueError(
+      f'There is no contender {name!r}; there are: {", ".join(CONTENDERS)}.'
+    )
+  config = config.copy_and_resolve_references()
+  config.seed, config.target_density = seed, density
+  with config.unlocked():
+    for path, value in {**CONTENDERS[name].settings, **settings}.items():
+      *parents, field = path.split('.')
+      node = config
+      for parent in parents:
+        node = node.setdefault(parent, ml_collections.ConfigDict())
+      node[field] = value
+  return config
+
+
+def run(
+  config: ml_collections.ConfigDict,
+  name: str,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> Trained:
+  """Trains one contender, for `config.epochs` in all.
+
+  Args:
+    config: From `configure`.
+    name: A key of `CONTENDERS`.
+    model: A Linen module.
+    dataset: Its train split is used.
+
+  Returns:
+    A `Trained`.
+  """
+  silent = dataset._replace(validation=dataset.validation.take(slice(0)))
+  kind = CONTENDERS[name].kind
+  if kind == 'nnrelief':
+    return _run_nnrelief(config, model, silent)
+  if kind == 'shuffled':
+    masks = train.get_masks(config, train.fit(config, model, silent).state)
+    masks = shuffle(masks, jax.random.key(config.seed))
+    done = train.fit(
+      config,
+      model,
+      silent,
+      make_rule=lambda _: scl_jax.static_masks(masks),
+    )
+  else:
+    done = train.fit(config, model, silent)
+  return Trained(
+    params=done.state.params,
+    masks=train.get_masks(config, done.state),
+    mean_density=_mean(point['density'] for point in done.history),
+    seconds=done.seconds,
+  )
+
+
+def shuffle(masks: Any, key: jax.Array) -> Any:
+  """The same number of connections in each leaf, at random places."""
+  leaves, treedef = jax.tree.flatten(masks)
+  keys = jax.random.split(key, len(leaves))
+  shuffled = [
+    jax.random.permutation(k, mask.reshape(-1)).reshape(mask.shape)
+    for k, mask in zip(keys, leaves, strict=True)
+  ]
+  return jax.tree.unflatten(treedef, shuffled)
+
+
+def _run_nnrelief(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> Trained:
+  """Dense training and all retraining share the epochs of the budget."""
+  trainings = config.nnrelief.iterations + 1
+  if config.epochs % trainings:
+    raise ValueError(
+      f'config.epochs must be a multiple of the {trainings} trainings of '
+      f'NNrelief (config.nnrelief.iterations + 1); got {config.epochs}.'
+    )
+  config.epochs //= trainings
+  alpha = 1 - config.nnrelief.cut_share
+  stages = list(
+    nnrelief.chain(
+      config,
+      model,
+      dataset,
+      nnrelief.train_dense(config, model, dataset),
+      alpha,
+      alpha,
+    )
+  )
+  last = stages[-1]
+  params = last.run.state.params
+  masks = jax.tree.map(
+    lambda _, chosen, mask: mask if chosen else None,
+    params,
+    scl_jax.prunable(params),
+    last.masks,
+  )
+  return Trained(
+    params=params,
+    masks=masks,
+    mean_density=_mean(
+      point['density'] for stage in stages for point in stage.run.history
+    ),
+    seconds=sum(stage.run.seconds for stage in stages),
+  )
+
+
+def _mean(values: Any) -> float:
+  return float(jnp.mean(jnp.array(list(values))))
