@@ -24,6 +24,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.models import join
+
 
 class ResNet(nn.Module):
   """A residual network of depth 6 n + 2.
@@ -57,5 +59,5 @@ class ResNet(nn.Module):
             x[:, ::stride, ::stride],
             ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)),
           )
-        x = nn.relu(x + y)
+        x = nn.relu(join.Join()(y, x))
     return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
