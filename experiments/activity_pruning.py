@@ -28,6 +28,7 @@ authors' code (adekhovich/NNrelief):
 """
 
 from collections.abc import Mapping
+import functools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -43,7 +44,6 @@ from scl_jax import activity
 from scl_jax import nnrelief
 from scl_jax import tree as tree_lib
 
-# How many examples one forward pass sees, unless there are fewer.
 Masks = dict[str, activity.Incoming]
 
 
@@ -129,43 +129,65 @@ def _decide(
   alpha: float,
   cut: nnrelief.Cut,
   norm: activity.Norm,
-) -> tuple[Masks, dict[str, np.ndarray]]:
+) -> tuple[Masks, dict[str, jax.Array]]:
   """Masks of some layers, and which inputs of each layer are ever not 0.
 
   Everything is reduced as the pass goes, so that no layer's maps are kept.
   """
   masks: Masks = {}
-  active: dict[str, np.ndarray] = {}
+  active: dict[str, jax.Array] = {}
 
   def look(call):
     if isinstance(call.module, nn.BatchNorm):
       return
-    axes = tuple(range(call.inputs.ndim - 1))
-    if not bool(jnp.isfinite(call.inputs).all()):
+    is_finite, active[call.name] = _activity(call.inputs)
+    if not is_finite:
       raise ValueError(f'The inputs of {call.name!r} are not finite.')
-    active[call.name] = np.asarray((call.inputs != 0).any(axis=axes))
     if call.name not in names:
       return
     if isinstance(call.module, join.Join):
       masks[call.name] = _join_masks(call, variables, alpha)
       return
+    options = None
+    if isinstance(call.module, nn.Conv):
+      options = {**_conv_options(call), 'norm': norm}
     params = _lookup(variables['params'], call.name)
-    if isinstance(call.module, nn.Dense):
-      scores = activity.dense_scores(
-        params['kernel'], params.get('bias'), call.inputs
-      )
-    else:
-      scores = activity.conv_scores(
-        params['kernel'],
-        params.get('bias'),
-        call.inputs,
-        norm=norm,
-        **_conv_options(call),
-      )
-    masks[call.name] = nnrelief.keep_share(scores, alpha, cut=cut)
+    masks[call.name] = _layer_masks(
+      params['kernel'],
+      params.get('bias'),
+      call.inputs,
+      alpha=alpha,
+      cut=cut,
+      options=None if options is None else tuple(options.items()),
+    )
 
   flow_lib.visit(model, variables, images, look)
   return masks, active
+
+
+@jax.jit
+def _activity(inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Whether all is finite, and which inputs are ever not 0."""
+  axes = tuple(range(inputs.ndim - 1))
+  return jnp.isfinite(inputs).all(), (inputs != 0).any(axis=axes)
+
+
+@functools.partial(jax.jit, static_argnames=('alpha', 'cut', 'options'))
+def _layer_masks(
+  kernel: jax.Array,
+  bias: jax.Array | None,
+  inputs: jax.Array,
+  *,
+  alpha: float,
+  cut: nnrelief.Cut,
+  options: tuple[tuple[str, Any], ...] | None,
+) -> activity.Incoming:
+  """Scores and cut of one layer; `options` are those of a convolution."""
+  if options is None:
+    scores = activity.dense_scores(kernel, bias, inputs)
+  else:
+    scores = activity.conv_scores(kernel, bias, inputs, **dict(options))
+  return nnrelief.keep_share(scores, alpha, cut=cut)
 
 
 def _join_masks(
@@ -182,7 +204,7 @@ def _join_masks(
 
 
 def _conv_options(call: flow_lib.Call) -> dict[str, Any]:
-  """Strides, padding and dilation of an `nn.Conv`, as `conv_scores` has them."""
+  """Strides, padding and dilation of a convolution, for `conv_scores`."""
   module = call.module
   assert isinstance(module, nn.Conv)
   window = np.ravel(module.kernel_size)
@@ -209,22 +231,26 @@ def _conv_options(call: flow_lib.Call) -> dict[str, Any]:
   if not isinstance(padding, str):
     padding = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
   return {
-    'strides': 1 if module.strides is None else module.strides,
+    'strides': _static(module.strides),
     'padding': padding,
-    'kernel_dilation': (
-      1 if module.kernel_dilation is None else module.kernel_dilation
-    ),
+    'kernel_dilation': _static(module.kernel_dilation),
   }
 
 
+def _static(value: Any) -> int | tuple[int, ...]:
+  if value is None:
+    return 1
+  return value if isinstance(value, int) else tuple(value)
+
+
 def _dead_units(
-  name: str, flow: flow_lib.Flow, active: Mapping[str, np.ndarray]
+  name: str, flow: flow_lib.Flow, active: Mapping[str, jax.Array]
 ) -> np.ndarray:
   """Units that are 0 on every example, wherever they are read."""
   alive = flow.in_output[name].copy()
   for (source, target), matrix in flow.feeds.items():
     if source == name:
-      alive |= (matrix & active[target]).any(axis=1)
+      alive |= (matrix & np.asarray(active[target])).any(axis=1)
   return ~alive
 
 

@@ -197,7 +197,9 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
     modules,
     units,
     feeds=pairs(modules),
-    in_output={name: reached[name][_OUTPUT].any(axis=1) for name in modules},
+    in_output={
+      name: np.any(reached[name][_OUTPUT], axis=1) for name in modules
+    },
     norms=pairs(norms),
   )
 
