@@ -79,15 +79,16 @@ def keep_share(
     # What is before an entry has less than α, so it and what follows more than
     # 1 - α. Small numbers are added first: at α = 1 none is lost to rounding.
     tails = jnp.cumsum(rising, axis=0)
-    kept = tails > (1 - alpha) * tails[-1]
-    lowest = jnp.min(jnp.where(kept, rising, jnp.inf), axis=0)
+    kept = tails > (1 - alpha) * tails[-1:]
+    lowest = jnp.where(kept, rising, jnp.inf).min(axis=0, keepdims=True)
     keep = everything >= lowest
   elif cut == 'released':
     falling = rising[::-1]
     sums = jnp.cumsum(falling, axis=0)
-    before = jnp.sum(sums < alpha * jnp.sum(everything, axis=0), axis=0)
+    limit = alpha * everything.sum(axis=0, keepdims=True)
+    before = (sums < limit).sum(axis=0, keepdims=True)
     following = jnp.minimum(before + 1, len(falling) - 1)
-    keep = everything > jnp.take_along_axis(falling, following[None], axis=0)
+    keep = everything > jnp.take_along_axis(falling, following, axis=0)
   else:
     raise ValueError(f"cut must be 'paper' or 'released', got {cut!r}.")
   masks = keep.astype(jnp.float32)
