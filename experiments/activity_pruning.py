@@ -69,6 +69,7 @@ def prune(
   conv_alpha: float,
   cut: nnrelief.Cut = 'paper',
   norm: activity.Norm = 'mean_of_norms',
+  flow: flow_lib.Flow | None = None,
 ) -> Pruned:
   """Decides what is kept, from the activity on a batch.
 
@@ -86,6 +87,8 @@ def prune(
     conv_alpha: The share that convolutions and joins keep.
     cut: See `scl_jax.nnrelief.keep_share`.
     norm: See `scl_jax.activity.conv_scores`.
+    flow: From `experiments.flow.trace`, where it is known; it is the same for
+      all weights of a model.
 
   Returns:
     A `Pruned`.
@@ -93,7 +96,8 @@ def prune(
   Raises:
     ValueError: If the model is not supported, or activity is not finite.
   """
-  flow = flow_lib.trace(model, variables, images)
+  if flow is None:
+    flow = flow_lib.trace(model, variables, images)
   _check_coverage(variables['params'], flow)
   masks: Masks = {}
   dead: dict[str, np.ndarray] = {}

@@ -108,10 +108,9 @@ def visit(
   names = set()
 
   def intercept(call_next, args, kwargs, context):
-    output = call_next(*args, **kwargs)
     module = context.module
     if context.method_name != '__call__' or type(module) not in _SEEN:
-      return output
+      return call_next(*args, **kwargs)
     name = '/'.join(module.path)
     if name in names:
       raise ValueError(
@@ -123,6 +122,7 @@ def visit(
     inputs = given[0]
     if isinstance(module, nn.BatchNorm):
       _check_norm(name, module, kwargs)
+    output = call_next(*args, **kwargs)
     if isinstance(module, join.Join):
       inputs = jnp.concatenate(given[:2], axis=-1)
     if inputs.ndim < 2:

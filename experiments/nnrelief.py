@@ -53,6 +53,7 @@ import tqdm
 
 from experiments import activity_pruning
 from experiments import artifacts
+from experiments import flow as flow_lib
 from experiments import input_pipeline
 from experiments import models
 from experiments import nnrelief_report
@@ -179,6 +180,7 @@ def chain(
   images = train.normalize(jnp.asarray(dataset.train.images[rows]))
   stage = dense
   yield stage
+  flow = flow_lib.trace(model, {'params': dense.run.state.params}, images)
   for iteration in range(1, settings.iterations + 1):
     pruned = activity_pruning.prune(
       model,
@@ -188,6 +190,7 @@ def chain(
       conv_alpha=conv_alpha,
       cut=settings.cut,
       norm=settings.norm,
+      flow=flow,
     )
     # The same seed is the same initial weights: that is the rewinding.
     run = train.fit(
