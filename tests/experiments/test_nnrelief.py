@@ -232,7 +232,7 @@ def short_config():
   config = mnist_lenet300_nnrelief.get_config()
   config.dataset = 'digits'
   config.validation_size = 200
-  config.epochs, config.seeds, config.points_per_epoch = 2, 2, 1
+  config.epochs, config.seeds, config.points_per_epoch = 3, 1, 1
   config.alphas = (0.9, 0.6)
   config.nnrelief.iterations = 2
   config.nnrelief.examples = 100
@@ -243,12 +243,12 @@ class TestExperiment:
   def test_every_chain_once_and_alike(self, tmp_path, monkeypatch):
     report = nnrelief.experiment(short_config(), str(tmp_path))
     points = report['points']
-    assert [p['iteration'] for p in points] == [0, 1, 2] * 4
-    assert [p['epochs'] for p in points] == [2, 4, 6] * 4
-    for start in range(0, 12, 3):
+    assert [p['iteration'] for p in points] == [0, 1, 2] * 2
+    assert [p['epochs'] for p in points] == [3, 6, 9] * 2
+    for start in range(0, 6, 3):
       density = [p['density'] for p in points[start : start + 3]]
       assert density[0] == 1 > density[1] > density[2] > 0
-    # The dense network of a seed is one and the same.
+    # The dense network of the seed is one and the same.
     assert points[0]['accuracy'] == points[3]['accuracy'] > 0.8
     assert points[5]['density'] < points[2]['density']
     for p in points:
@@ -258,8 +258,8 @@ class TestExperiment:
     assert text.count('\n') == 2 + 1 + 4
     assert (tmp_path / 'front.png').read_bytes().startswith(b'\x89PNG')
 
-    # Interrupted after three chains, it runs the fourth again, alike.
-    kept = {**report, 'points': points[:9]}
+    # Interrupted after one chain, it runs the other again, alike.
+    kept = {**report, 'points': points[:3]}
     (tmp_path / 'results.json').write_text(json.dumps(kept))
     chains = []
     chain = nnrelief.chain
