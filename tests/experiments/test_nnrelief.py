@@ -252,7 +252,7 @@ class TestExperiment:
     assert points[0]['accuracy'] == points[3]['accuracy'] > 0.8
     assert points[5]['density'] < points[2]['density']
     for p in points:
-      assert p['live'] < p['live_parameters'] <= p['live'] + 410
+      assert p['live'] <= p['live_parameters'] <= p['live'] + 410
     text = (tmp_path / 'table.md').read_text()
     assert text.count('| dense |') == 1
     assert text.count('\n') == 2 + 1 + 4
