@@ -29,6 +29,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.models import join
 from experiments.models import layers
 
 
@@ -73,7 +74,7 @@ class ResNet(nn.Module):
             x = norm()(conv(features, (1, 1), stride)(x))
           else:
             x = _option_a(x, features, stride)
-        x = nn.relu(x + y)
+        x = nn.relu(join.Join()(y, x))
     return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean(axis=(1, 2)))
 
 

@@ -1,0 +1,35 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+r"""LeNet-5 (20-50-500-10) on MNIST with NNrelief.
+
+Run it with:
+
+    python -m experiments.nnrelief \
+        --config=experiments/configs/mnist_lenet5_nnrelief.py \
+        --workdir=workdirs/mnist_lenet5_nnrelief
+"""
+
+import ml_collections
+
+from experiments.configs import mnist_lenet300_nnrelief
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """See the module's docstring."""
+  config = mnist_lenet300_nnrelief.get_config()
+  config.model = 'lenet5'
+  config.epochs = 10
+  config.conv_alphas = (0.9,)
+  return config

@@ -1,0 +1,283 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Which unit of a Linen model feeds which input of a later layer.
+
+Layers are `nn.Dense`, `nn.Conv` and `Join`, in the order in which the model
+calls them. Who feeds whom is found by experiment, so that it holds for any code
+between them (flattening, pooling, activations, concatenation): all layers are
+made to return a constant, then one unit of one layer another; the inputs that
+differ are those that the unit feeds. (NaN as a mark would be simpler, but XLA
+on a CPU loses it in a maximum.)
+
+Supported are models in which an input comes from one unit at most; sums of
+several are to be a `Join`. Everything else raises.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.models import join
+
+# What this module looks at; normalisation is looked at, but is no layer.
+LAYERS = (nn.Dense, nn.Conv, join.Join)
+_SEEN = (*LAYERS, nn.BatchNorm)
+
+# Names for the model's input and output that no module has.
+_DATA, _OUTPUT = '(input)', '(output)'
+# Pairs (constant, other constant): of both signs for ReLU and what mirrors it,
+# up and down for maxima and minima, below 1 for what saturates there.
+_VALUES = ((0.25, 0.5), (0.25, 0.125), (-0.25, -0.5), (-0.25, -0.125))
+# Units that are changed at once, each in its own example.
+_PROBES = 64
+
+
+class Call(NamedTuple):
+  """One call of a module.
+
+  Attributes:
+    name: Its path, such as `'Dense_0'`.
+    module: The module.
+    inputs: What it is applied to, [examples, ..., inputs]; of a `Join` both
+      sides, along the last axis.
+    output: What it returns, [examples, ..., units].
+  """
+
+  name: str
+  module: nn.Module
+  inputs: jax.Array
+  output: jax.Array
+
+
+class Flow(NamedTuple):
+  """What `trace` finds.
+
+  Attributes:
+    modules: The layers, in the order of their calls.
+    units: The number of units of each.
+    feeds: For pairs (layer, later layer), which units are which inputs, bool
+      [units, inputs].
+    in_output: Which units the model's output contains, bool [units].
+    norms: For pairs (layer, normalisation), which units are which channels.
+  """
+
+  modules: dict[str, nn.Module]
+  units: dict[str, int]
+  feeds: dict[tuple[str, str], np.ndarray]
+  in_output: dict[str, np.ndarray]
+  norms: dict[tuple[str, str], np.ndarray]
+
+
+def visit(
+  model: nn.Module,
+  variables: Any,
+  images: jax.Array,
+  look: Callable[[Call], jax.Array | None],
+) -> Any:
+  """Applies a model and shows each call of a layer or normalisation.
+
+  Args:
+    model: A Linen module.
+    variables: Its variables.
+    images: What it is applied to.
+    look: Is shown each `Call`; what it returns, unless `None`, replaces the
+      output.
+
+  Returns:
+    The model's output.
+
+  Raises:
+    ValueError: If a module is called twice, or without examples.
+  """
+  names = set()
+
+  def intercept(call_next, args, kwargs, context):
+    module = context.module
+    if context.method_name != '__call__' or type(module) not in _SEEN:
+      return call_next(*args, **kwargs)
+    name = '/'.join(module.path)
+    if name in names:
+      raise ValueError(
+        f'The module {name!r} is called twice; weights that are used in two '
+        'places are not supported.'
+      )
+    names.add(name)
+    given = [*args, *kwargs.values()]
+    inputs = given[0]
+    if isinstance(module, nn.BatchNorm):
+      _check_norm(name, module, kwargs)
+    output = call_next(*args, **kwargs)
+    if isinstance(module, join.Join):
+      inputs = jnp.concatenate(given[:2], axis=-1)
+    if inputs.ndim < 2:
+      raise ValueError(
+        f'The module {name!r} is applied to {inputs.shape}, which has no axis '
+        'of examples.'
+      )
+    new_output = look(Call(name, module, inputs, output))
+    return output if new_output is None else new_output
+
+  with nn.intercept_methods(intercept):
+    return model.apply(variables, images)
+
+
+def _check_norm(name: str, module: nn.BatchNorm, options: Any) -> None:
+  running = options.get('use_running_average', module.use_running_average)
+  if not running or module.axis != -1:
+    raise ValueError(
+      f'The normalisation {name!r} must use running averages and the last '
+      f'axis; got use_running_average={running} and axis={module.axis}.'
+    )
+
+
+def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
+  """Finds out which unit feeds which input.
+
+  Args:
+    model: A Linen module; called as it is evaluated, without randomness.
+    variables: Its variables.
+    images: Examples, float; only their shape is used.
+
+  Returns:
+    A `Flow`.
+
+  Raises:
+    ValueError: If an input of a layer comes from several units, from a unit and
+      the model's input, or a unit changes nothing.
+  """
+  modules: dict[str, nn.Module] = {}
+  units: dict[str, int] = {}
+  norms = []
+
+  def note(call):
+    if isinstance(call.module, nn.BatchNorm):
+      norms.append(call.name)
+    else:
+      modules[call.name] = call.module
+      units[call.name] = call.output.shape[-1]
+
+  jax.eval_shape(
+    lambda variables, images: visit(model, variables, images, note),
+    variables,
+    images[:1],
+  )
+  if not modules:
+    raise ValueError(
+      f'{type(model).__name__} calls no nn.Dense and no nn.Conv, so there is '
+      'nothing to prune.'
+    )
+  reached = _reached(model, variables, images.shape[1:], units)
+  _check(reached)
+
+  def pairs(targets):
+    return {
+      (source, target): reached[source][target]
+      for target in targets
+      for source in modules
+      if reached[source][target].any()
+    }
+
+  return Flow(
+    modules,
+    units,
+    feeds=pairs(modules),
+    in_output={
+      name: np.any(reached[name][_OUTPUT], axis=1) for name in modules
+    },
+    norms=pairs(norms),
+  )
+
+
+def _reached(
+  model: nn.Module,
+  variables: Any,
+  shape: tuple[int, ...],
+  units: dict[str, int],
+) -> dict[str, dict[str, np.ndarray]]:
+  """What a change of a unit, or of the model's input, changes.
+
+  Returns:
+    For each layer and `_DATA`, for each module and `_OUTPUT`: which of its
+    inputs, bool [units, inputs].
+  """
+  sources = [_DATA, *units]
+
+  @jax.jit
+  def run(source, first, base, changed):
+    """With unit `first + n` of the source changed in example n."""
+    seen = {}
+
+    def replace(call):
+      seen[call.name] = call.inputs
+      if isinstance(call.module, nn.BatchNorm):
+        return call.inputs  # whatever its parameters, channel by channel
+      shape = call.output.shape
+      example = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
+      unit = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
+      is_changed = (unit == first + example) & (
+        source == sources.index(call.name)
+      )
+      return jnp.where(is_changed, changed, base).astype(call.output.dtype)
+
+    pixel = jnp.where(source == 0, changed, base)
+    images = jnp.full((_PROBES, *shape), pixel, jnp.float32)
+    output = visit(model, variables, images, replace)
+    return {**seen, _OUTPUT: output}
+
+  @jax.jit
+  def differs(one, other):
+    # The same program on the same numbers: what is not reached is equal.
+    return jax.tree.map(
+      lambda a, b: (a != b).any(axis=tuple(range(1, a.ndim - 1))), one, other
+    )
+
+  unchanged = {base: run(0, 0, base, base) for base, _ in _VALUES}
+  found = {}
+  for index, source in enumerate(sources):
+    count = units.get(source, 1)
+    parts = []
+    for first in range(0, count, _PROBES):
+      changes = [
+        differs(unchanged[base], run(index, first, base, changed))
+        for base, changed in _VALUES
+      ]
+      parts.append(jax.tree.map(lambda *some: np.any(some, axis=0), *changes))
+    found[source] = jax.tree.map(
+      lambda *some, count=count: np.concatenate(some)[:count], *parts
+    )
+  return found
+
+
+def _check(reached: dict[str, dict[str, np.ndarray]]) -> None:
+  for target in reached[_DATA]:
+    sources = [s for s, inputs in reached.items() if inputs[target].any()]
+    count = sum(reached[s][target].sum(axis=0) for s in sources)
+    if target != _OUTPUT and np.max(count) > 1:
+      raise ValueError(
+        f'An input of {target!r} comes from several units, of '
+        f'{" and ".join(sources)}. Supported are layers that are fed unit by '
+        'unit: make a residual sum an experiments.models.join.Join.'
+      )
+  for source, inputs in reached.items():
+    seen = np.any([matrix.any(axis=1) for matrix in inputs.values()], axis=0)
+    if source != _DATA and not seen.all():
+      raise ValueError(
+        f'{np.sum(~seen)} of the {len(seen)} units of {source!r} change no '
+        'later layer and not the output, so who reads them is not known.'
+      )

@@ -1,0 +1,342 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+r"""NNrelief with rewinding: prune by activity, retrain from the start, repeat.
+
+    python -m experiments.nnrelief \
+        --config=experiments/configs/mnist_lenet300_nnrelief.py \
+        --workdir=experiments/results/mnist_lenet300_nnrelief \
+        --config.alphas='(0.9, 0.95)' --config.seeds=5
+
+The dense network of a seed is trained for `config.epochs`. Then, as often as
+`config.nnrelief.iterations` says, it is pruned by the activity on some training
+examples, brought back to its initial weights and trained again under the masks,
+for `config.epochs` with a fresh optimizer. Each training is one of
+`experiments.train`, so the recipe is that of the other methods, not the paper's
+(60 epochs with steps of the learning rate, weight decay 5e-4). All of them
+count: `epochs` of a point is their sum so far.
+
+As in `experiments.sweep`, with a validation split that is reported and the test
+split not read. A point is never chosen by its accuracy: all iterations are in
+the table. `results.json` is rewritten after each chain of iterations, and
+chains in it are not trained again.
+"""
+
+from collections.abc import Iterator
+import json
+import os
+import platform
+import shlex
+import sys
+from typing import Any, NamedTuple
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+import jax.numpy as jnp
+import ml_collections
+from ml_collections import config_flags
+import numpy as np
+import tqdm
+
+from experiments import activity_pruning
+from experiments import artifacts
+from experiments import flow as flow_lib
+from experiments import input_pipeline
+from experiments import models
+from experiments import nnrelief_report
+from experiments import train
+import scl_jax
+from scl_jax import tree as tree_lib
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where results are written.', required=True
+)
+
+
+class Stage(NamedTuple):
+  """A trained network of a chain.
+
+  Attributes:
+    iteration: How often it was pruned.
+    masks: Its masks, also of biases; `None` for the dense network.
+    run: Its training.
+  """
+
+  iteration: int
+  masks: Any
+  run: train.Run
+
+
+def experiment(
+  config: ml_collections.ConfigDict, workdir: str
+) -> dict[str, Any]:
+  """Runs every chain that `results.json` does not hold yet.
+
+  Args:
+    config: With `alphas`, `conv_alphas`, `seeds` and `nnrelief`.
+    workdir: Where `results.json`, `table.md` and `front.png` go.
+
+  Returns:
+    What is in `results.json`.
+
+  Raises:
+    ValueError: If the config is impossible, or the workdir holds the results of
+      another.
+  """
+  config = config.copy_and_resolve_references()
+  shares = _shares(config)
+  os.makedirs(workdir, exist_ok=True)
+  path = os.path.join(workdir, 'results.json')
+  report = _load(path, config)
+  dataset = input_pipeline.load_dataset(
+    config.dataset,
+    validation_size=config.validation_size,
+    image_size=config.get('image_size'),
+  )
+  model = models.create_model(config.model, dataset.num_classes)
+  done = {(p['alpha'], p['conv_alpha'], p['seed']) for p in report['points']}
+  for seed in tqdm.trange(config.seeds, unit='seed', disable=None):
+    todo = [share for share in shares if (*share, seed) not in done]
+    if not todo:
+      continue
+    config.seed = seed
+    dense = train_dense(config, model, dataset)  # for all shares
+    for alpha, conv_alpha in todo:
+      stages = chain(config, model, dataset, dense, alpha, conv_alpha)
+      seconds = 0.0
+      points = []
+      for stage in stages:
+        seconds += stage.run.seconds
+        point = measure(config, model, dataset, stage)
+        point = {
+          'alpha': alpha,
+          'conv_alpha': conv_alpha,
+          'seed': seed,
+          **point,
+          'seconds': round(seconds, 1),
+        }
+        points.append(point)
+        tqdm.tqdm.write(json.dumps(point))
+      report['points'] += points
+      artifacts.write_text(path, json.dumps(report, indent=1))
+  rows = nnrelief_report.summarise(report['points'])
+  text = nnrelief_report.table(rows)
+  artifacts.write_text(os.path.join(workdir, 'table.md'), text)
+  figure = os.path.join(workdir, 'front.png')
+  nnrelief_report.plot(figure, rows, report['split'])
+  return report
+
+
+def train_dense(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> Stage:
+  """The network that a chain starts from."""
+  dense = config.copy_and_resolve_references()
+  dense.method = 'dense'
+  return Stage(0, None, train.fit(dense, model, _silent(dataset)))
+
+
+def chain(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  dense: Stage,
+  alpha: float,
+  conv_alpha: float,
+) -> Iterator[Stage]:
+  """Prunes and retrains, again and again.
+
+  Args:
+    config: Its seed is that of `dense`.
+    model: A Linen module without normalisation.
+    dataset: The train split is used.
+    dense: From `train_dense`.
+    alpha: The share of activity that dense layers keep.
+    conv_alpha: The share that convolutions keep.
+
+  Yields:
+    `dense`, and the stage after each iteration.
+  """
+  settings = config.nnrelief
+  rows = np.random.default_rng(config.seed).permutation(
+    dataset.train.num_examples
+  )[: settings.examples]
+  images = train.normalize(jnp.asarray(dataset.train.images[rows]))
+  stage = dense
+  yield stage
+  flow = flow_lib.trace(model, {'params': dense.run.state.params}, images)
+  for iteration in range(1, settings.iterations + 1):
+    pruned = activity_pruning.prune(
+      model,
+      {'params': stage.run.state.params},
+      images,
+      alpha=alpha,
+      conv_alpha=conv_alpha,
+      cut=settings.cut,
+      norm=settings.norm,
+      flow=flow,
+    )
+    # The same seed is the same initial weights: that is the rewinding.
+    run = train.fit(
+      config,
+      model,
+      _silent(dataset),
+      make_rule=lambda _, masks=pruned.masks: hold(masks),
+    )
+    stage = Stage(iteration, pruned.masks, run)
+    yield stage
+
+
+class HeldMasks(NamedTuple):
+  """State of the rule `hold`.
+
+  Attributes:
+    masks: The masks.
+  """
+
+  masks: Any
+
+
+def hold(masks: Any) -> scl_jax.MaskRule:
+  """A rule whose masks stay as they are.
+
+  Args:
+    masks: A tree like the params, `None` at leaves that stay dense.
+
+  Returns:
+    A `MaskRule`.
+  """
+  # Copies, as a training step may be given the state's buffers for reuse.
+  return scl_jax.MaskRule(
+    init=lambda weights: HeldMasks(jax.tree.map(jnp.array, masks)),
+    update=lambda grads, state, weights: state,
+  )
+
+
+def measure(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  stage: Stage,
+) -> dict[str, Any]:
+  """What is reported of a stage.
+
+  Density and live connections are of weights, as for every method; live
+  parameters count biases too, as the paper does.
+  """
+  params = stage.run.state.params
+  split = dataset.validation if config.validation_size else dataset.test
+  masks = stage.masks
+  if masks is None:
+    masks = jax.tree.map(jnp.ones_like, params)
+  kernels = jax.tree.map(
+    lambda _, chosen, mask: mask if chosen else None,
+    params,
+    scl_jax.prunable(params),
+    masks,
+  )
+  return {
+    'iteration': stage.iteration,
+    'epochs': (stage.iteration + 1) * config.epochs,
+    'accuracy': train.accuracy(model, params, split),
+    'density': float(scl_jax.density(kernels)),
+    'live': _live(kernels),
+    'live_parameters': _live(masks),
+    'layers': {
+      path: round(float(density), 6)
+      for path, density in tree_lib.zip_leaves(scl_jax.layer_density(kernels))
+    },
+  }
+
+
+def _silent(dataset: input_pipeline.Dataset) -> input_pipeline.Dataset:
+  """Nothing is chosen by it, so the validation split is not evaluated."""
+  return dataset._replace(validation=dataset.validation.take(slice(0)))
+
+
+def _live(masks: Any) -> int:
+  return sum(int(n) for n in jax.tree.leaves(scl_jax.live_connections(masks)))
+
+
+def _shares(config: ml_collections.ConfigDict) -> list[tuple[float, float]]:
+  """The pairs (α of dense layers, α of convolutions)."""
+  alphas = tuple(float(a) for a in config.alphas)
+  conv_alphas = tuple(float(a) for a in config.conv_alphas) or alphas
+  if not alphas or len(alphas) != len(conv_alphas):
+    raise ValueError(
+      'config.alphas must hold an α or more, and config.conv_alphas as many, '
+      f'or none to take the same; got {alphas} and {config.conv_alphas}.'
+    )
+  for name in ('iterations', 'examples'):
+    if config.nnrelief[name] < 1:
+      raise ValueError(
+        f'config.nnrelief.{name} must be >= 1, got {config.nnrelief[name]}.'
+      )
+  if config.seeds < 1:
+    raise ValueError(f'config.seeds must be >= 1, got {config.seeds}.')
+  return list(zip(alphas, conv_alphas, strict=True))
+
+
+def _load(path: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The report so far; what decides a chain must be the same."""
+  settings = json.loads(config.to_json())
+  for name in ('alphas', 'conv_alphas', 'seeds', 'seed', 'dense_reference',
+               'points_per_epoch', 'densities', 'penalties'):  # fmt: skip
+    settings.pop(name, None)
+  if os.path.exists(path):
+    with open(path, encoding='utf-8') as file:
+      report = json.load(file)
+    different = sorted(
+      name
+      for name in {*settings, *report['config']}
+      if settings.get(name) != report['config'].get(name)
+    )
+    if different:
+      raise ValueError(
+        f'{path} holds results of another config; these fields differ: '
+        f'{different}. Give another --workdir.'
+      )
+    return report
+  return {
+    'command': 'python -m experiments.nnrelief ' + shlex.join(sys.argv[1:]),
+    'config': settings,
+    'split': 'validation' if config.validation_size else 'test',
+    'jax': jax.__version__,
+    'device': str(jax.devices()[0]),
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'points': [],
+  }
+
+
+def main(argv: list[str]) -> None:
+  """Runs the experiment and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  try:
+    report = experiment(_CONFIG.value, _WORKDIR.value)
+  except (ValueError, FileNotFoundError) as error:
+    raise SystemExit(f'{type(error).__name__}: {error}') from error
+  print(nnrelief_report.table(nnrelief_report.summarise(report['points'])))
+
+
+if __name__ == '__main__':
+  flags.FLAGS.set_default('verbosity', logging.WARNING)
+  jax.config.config_with_absl()
+  flags.mark_flag_as_required('config')
+  app.run(main)
