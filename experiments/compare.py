@@ -101,9 +101,7 @@ def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   ):
     for settings in _trials(config, store, name, density):
       if store.find('trials', name, density, 0, settings) is None:
-        store.add(
-          'trials', measure(config, tuning, name, density, 0, settings)
-        )
+        store.add('trials', measure(config, tuning, name, density, 0, settings))
   whole = _load(config, 0)
   for seed in tqdm.trange(plan.seeds, unit='seed', disable=None):
     for density in plan.densities:
@@ -141,7 +139,9 @@ def measure(
   one = contenders.configure(config, name, density, seed, settings)
   model = models.create_model(one.model, dataset.num_classes)
   trained = contenders.run(one, name, model, dataset)
-  split = dataset.validation if dataset.validation.num_examples else dataset.test
+  split = (
+    dataset.validation if dataset.validation.num_examples else dataset.test
+  )
   live = scl_jax.live_connections(trained.masks)
   macs = scl_jax.costs(
     lambda params, x: model.apply({'params': params}, x),

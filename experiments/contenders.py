@@ -55,43 +55,45 @@ class Contender(NamedTuple):
   kind: str = 'rule'
 
 
-CONTENDERS: Mapping[str, Contender] = types.MappingProxyType({
-  'scl': Contender('SCL', {'method': 'scl'}, dense_gradients=0.75),
-  'gradual_magnitude': Contender(
-    'gradual magnitude', {'method': 'gradual_magnitude'}
-  ),
-  'lamp': Contender(
-    'gradual, LAMP scores',
-    {'method': 'gradual_magnitude', 'gradual_magnitude.score': 'lamp'},
-  ),
-  'rigl': Contender('RigL', {'method': 'rigl'}, dense_gradients=0.0075),
-  'set': Contender('SET', {'method': 'sparse_evolutionary_training'}),
-  'snip': Contender('SNIP', {'method': 'snip'}),
-  'dst': Contender(
-    'DST',
-    {'method': 'dynamic_sparse_training'},
-    strength='dynamic_sparse_training.penalty',
-    strengths=(1e-6, 1e-1),
-    dense_gradients=1.0,
-  ),
-  'str': Contender(
-    'STR',
-    {'method': 'soft_threshold'},
-    strength='soft_threshold.decay',
-    strengths=(1e-6, 1e-1),
-  ),
-  'nnrelief': Contender(
-    'NNrelief',
-    {'method': 'static_masks'},
-    strength='nnrelief.cut_share',
-    strengths=(1e-3, 0.9),
-    kind='nnrelief',
-  ),
-  'random': Contender('random, ERK', {'method': 'random_pruning'}),
-  'shuffled': Contender(
-    "SCL's layer densities, shuffled", {'method': 'scl'}, kind='shuffled'
-  ),
-})
+CONTENDERS: Mapping[str, Contender] = types.MappingProxyType(
+  {
+    'scl': Contender('SCL', {'method': 'scl'}, dense_gradients=0.75),
+    'gradual_magnitude': Contender(
+      'gradual magnitude', {'method': 'gradual_magnitude'}
+    ),
+    'lamp': Contender(
+      'gradual, LAMP scores',
+      {'method': 'gradual_magnitude', 'gradual_magnitude.score': 'lamp'},
+    ),
+    'rigl': Contender('RigL', {'method': 'rigl'}, dense_gradients=0.0075),
+    'set': Contender('SET', {'method': 'sparse_evolutionary_training'}),
+    'snip': Contender('SNIP', {'method': 'snip'}),
+    'dst': Contender(
+      'DST',
+      {'method': 'dynamic_sparse_training'},
+      strength='dynamic_sparse_training.penalty',
+      strengths=(1e-6, 1e-1),
+      dense_gradients=1.0,
+    ),
+    'str': Contender(
+      'STR',
+      {'method': 'soft_threshold'},
+      strength='soft_threshold.decay',
+      strengths=(1e-6, 1e-1),
+    ),
+    'nnrelief': Contender(
+      'NNrelief',
+      {'method': 'static_masks'},
+      strength='nnrelief.cut_share',
+      strengths=(1e-3, 0.9),
+      kind='nnrelief',
+    ),
+    'random': Contender('random, ERK', {'method': 'random_pruning'}),
+    'shuffled': Contender(
+      "SCL's layer densities, shuffled", {'method': 'scl'}, kind='shuffled'
+    ),
+  }
+)
 
 
 class Trained(NamedTuple):

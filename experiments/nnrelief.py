@@ -53,6 +53,7 @@ import tqdm
 
 from experiments import activity_pruning
 from experiments import artifacts
+from experiments import augmentation
 from experiments import flow as flow_lib
 from experiments import input_pipeline
 from experiments import models
@@ -102,11 +103,7 @@ def experiment(
   os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, 'results.json')
   report = _load(path, config)
-  dataset = input_pipeline.load_dataset(
-    config.dataset,
-    validation_size=config.validation_size,
-    image_size=config.get('image_size'),
-  )
+  dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes)
   done = {(p['alpha'], p['conv_alpha'], p['seed']) for p in report['points']}
   for seed in tqdm.trange(config.seeds, unit='seed', disable=None):
@@ -177,7 +174,9 @@ def chain(
   rows = np.random.default_rng(config.seed).permutation(
     dataset.train.num_examples
   )[: settings.examples]
-  images = train.normalize(jnp.asarray(dataset.train.images[rows]))
+  images = augmentation.scale(
+    jnp.asarray(dataset.train.images[rows]), dataset.train.scaling
+  )
   stage = dense
   yield stage
   flow = flow_lib.trace(model, {'params': dense.run.state.params}, images)
@@ -197,36 +196,10 @@ def chain(
       config,
       model,
       _silent(dataset),
-      make_rule=lambda _, masks=pruned.masks: hold(masks),
+      make_rule=lambda _, masks=pruned.masks: scl_jax.static_masks(masks),
     )
     stage = Stage(iteration, pruned.masks, run)
     yield stage
-
-
-class HeldMasks(NamedTuple):
-  """State of the rule `hold`.
-
-  Attributes:
-    masks: The masks.
-  """
-
-  masks: Any
-
-
-def hold(masks: Any) -> scl_jax.MaskRule:
-  """A rule whose masks stay as they are.
-
-  Args:
-    masks: A tree like the params, `None` at leaves that stay dense.
-
-  Returns:
-    A `MaskRule`.
-  """
-  # Copies, as a training step may be given the state's buffers for reuse.
-  return scl_jax.MaskRule(
-    init=lambda weights: HeldMasks(jax.tree.map(jnp.array, masks)),
-    update=lambda grads, state, weights: state,
-  )
 
 
 def measure(

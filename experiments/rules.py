@@ -121,25 +121,27 @@ def _key(config: ml_collections.ConfigDict) -> jax.Array:
 RULES: Mapping[
   str,
   Callable[[ml_collections.ConfigDict, int, dict[str, Any]], scl_jax.MaskRule],
-] = types.MappingProxyType({
-  'scl': _scl,
-  'gradual_magnitude': _gradual_magnitude,
-  'rigl': _rewiring(scl_jax.rigl),
-  'sparse_evolutionary_training': _rewiring(
-    scl_jax.sparse_evolutionary_training
-  ),
-  'snip': lambda config, _, arguments: scl_jax.snip(
-    _density(config), **arguments
-  ),
-  'random_pruning': lambda config, _, arguments: scl_jax.random_pruning(
-    _density(config), **{'key': _key(config), **arguments}
-  ),
-  'dynamic_sparse_training': lambda config, _, arguments: (
-    scl_jax.dynamic_sparse_training(
-      **{'penalty': config.penalty, **arguments}
-    )
-  ),
-  'soft_threshold': lambda config, _, arguments: scl_jax.soft_threshold(
-    **{'decay': config.penalty, **arguments}
-  ),
-})
+] = types.MappingProxyType(
+  {
+    'scl': _scl,
+    'gradual_magnitude': _gradual_magnitude,
+    'rigl': _rewiring(scl_jax.rigl),
+    'sparse_evolutionary_training': _rewiring(
+      scl_jax.sparse_evolutionary_training
+    ),
+    'snip': lambda config, _, arguments: scl_jax.snip(
+      _density(config), **arguments
+    ),
+    'random_pruning': lambda config, _, arguments: scl_jax.random_pruning(
+      _density(config), **{'key': _key(config), **arguments}
+    ),
+    'dynamic_sparse_training': lambda config, _, arguments: (
+      scl_jax.dynamic_sparse_training(
+        **{'penalty': config.penalty, **arguments}
+      )
+    ),
+    'soft_threshold': lambda config, _, arguments: scl_jax.soft_threshold(
+      **{'decay': config.penalty, **arguments}
+    ),
+  }
+)

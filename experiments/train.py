@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from experiments import artifacts
-from experiments import augmentation
 from experiments import checkpointing
 from experiments import evaluation
 from experiments import feeds
@@ -42,7 +41,6 @@ import scl_jax
 TrainState = training_step.TrainState
 accuracy = evaluation.accuracy
 freeze_step = rules.freeze_step
-normalize = augmentation.scale
 rule_of = rules.rule_of
 
 

@@ -11,7 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-# ======================================================================="""scl_jax: sparse connectivity learning in JAX.
+# ==============================================================================
+"""scl_jax: sparse connectivity learning in JAX.
 
     tx = scl_jax.sparsify(optax.adam(3e-3), scl_jax.scl(penalty=5e-3))
 
