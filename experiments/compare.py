@@ -21,9 +21,9 @@ r"""Methods × densities × seeds, compared fairly.
 All methods start from the same weights for a seed, see the same batches and
 train for the same number of epochs, a method's own retraining included.
 
-1. Every method has the same number of trials, `trials` of the config, at each of
-   `tuning_densities`, with one seed, judged on examples that are set aside from
-   the training split. A method that cannot be asked for a density spends its
+1. Every method has the same number of trials, `trials` of the config, at each
+   of `tuning_densities`, with one seed, judged on examples set aside from the
+   training split. A method that cannot be asked for a density spends its
    trials on finding the strength that leads there.
 2. With its best settings (those of the nearest tuned density) it trains on the
    whole training split with every seed, and the test split is read once a run.
@@ -56,6 +56,7 @@ from experiments import input_pipeline
 from experiments import models
 from experiments import train
 import scl_jax
+from scl_jax import tree as tree_lib
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The comparison.')
 _WORKDIR = flags.DEFINE_string(
@@ -142,25 +143,30 @@ def measure(
   split = (
     dataset.validation if dataset.validation.num_examples else dataset.test
   )
-  live = scl_jax.live_connections(trained.masks)
   macs = scl_jax.costs(
     lambda params, x: model.apply({'params': params}, x),
     trained.params,
     jnp.zeros((1, *dataset.train.image_shape)),
   )
-  dense_macs = live_macs = total = 0.0
-  for cost, mask, count in zip(
-    jax.tree.leaves(jax.tree.map(lambda m, c: c, trained.masks, macs)),
-    jax.tree.leaves(trained.masks),
-    jax.tree.leaves(live),
-    strict=True,
+  live = total = live_macs = dense_macs = 0.0
+  for _, mask, cost in tree_lib.zip_leaves(
+    trained.masks,
+    jax.tree.map(
+      lambda _, m, c: None if m is None else c,
+      trained.params,
+      trained.masks,
+      macs,
+    ),
   ):
-    dense_macs += cost * mask.size
-    live_macs += cost * int(count)
-    total += int(count)
-  shape = contenders.CONTENDERS[name]
+    count = int(mask.sum())
+    live, total = live + count, total + mask.size
+    live_macs, dense_macs = (
+      live_macs + count * cost,
+      dense_macs + mask.size * cost,
+    )
+  size = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
   # A third of a dense step each: forward, gradients of inputs, of weights.
-  dense_share = shape.dense_gradients
+  dense_share = contenders.CONTENDERS[name].dense_gradients
   sparse_share = (3 - dense_share) * trained.mean_density
   return {
     'method': name,
@@ -169,9 +175,8 @@ def measure(
     'settings': dict(settings),
     'accuracy': train.accuracy(model, trained.params, split),
     'density': float(scl_jax.density(trained.masks)),
-    'live': int(total),
-    'compression': _size(trained.params)
-    / (_size(trained.params) - _size(trained.masks) + total),
+    'live': int(live),
+    'compression': size / (size - total + live),
     'speedup': dense_macs / max(live_macs, 1.0),
     'training_cost': (sparse_share + dense_share) / 3,
     'seconds': round(trained.seconds, 1),
@@ -246,10 +251,6 @@ def _load(
   config = config.copy_and_resolve_references()
   config.validation_size = validation_size
   return input_pipeline.from_config(config)
-
-
-def _size(tree: Any) -> int:
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 class _Store:

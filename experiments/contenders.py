@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from experiments import input_pipeline
-from experiments import nnrelief
+from experiments import rewinding
 from experiments import train
 import scl_jax
 
@@ -145,7 +145,9 @@ def configure(
       *parents, field = path.split('.')
       node = config
       for parent in parents:
-        node = node.setdefault(parent, ml_collections.ConfigDict())
+        if parent not in node:
+          node[parent] = ml_collections.ConfigDict()
+        node = node[parent]
       node[field] = value
   return config
 
@@ -216,11 +218,11 @@ def _run_nnrelief(
   config.epochs //= trainings
   alpha = 1 - config.nnrelief.cut_share
   stages = list(
-    nnrelief.chain(
+    rewinding.chain(
       config,
       model,
       dataset,
-      nnrelief.train_dense(config, model, dataset),
+      rewinding.train_dense(config, model, dataset),
       alpha,
       alpha,
     )

@@ -33,13 +33,12 @@ the table. `results.json` is rewritten after each chain of iterations, and
 chains in it are not trained again.
 """
 
-from collections.abc import Iterator
 import json
 import os
 import platform
 import shlex
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -48,16 +47,13 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from ml_collections import config_flags
-import numpy as np
 import tqdm
 
-from experiments import activity_pruning
 from experiments import artifacts
-from experiments import augmentation
-from experiments import flow as flow_lib
 from experiments import input_pipeline
 from experiments import models
 from experiments import nnrelief_report
+from experiments import rewinding
 from experiments import train
 import scl_jax
 from scl_jax import tree as tree_lib
@@ -66,20 +62,6 @@ _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where results are written.', required=True
 )
-
-
-class Stage(NamedTuple):
-  """A trained network of a chain.
-
-  Attributes:
-    iteration: How often it was pruned.
-    masks: Its masks, also of biases; `None` for the dense network.
-    run: Its training.
-  """
-
-  iteration: int
-  masks: Any
-  run: train.Run
 
 
 def experiment(
@@ -111,9 +93,9 @@ def experiment(
     if not todo:
       continue
     config.seed = seed
-    dense = train_dense(config, model, dataset)  # for all shares
+    dense = rewinding.train_dense(config, model, dataset)  # for all shares
     for alpha, conv_alpha in todo:
-      stages = chain(config, model, dataset, dense, alpha, conv_alpha)
+      stages = rewinding.chain(config, model, dataset, dense, alpha, conv_alpha)
       seconds = 0.0
       points = []
       for stage in stages:
@@ -138,75 +120,11 @@ def experiment(
   return report
 
 
-def train_dense(
-  config: ml_collections.ConfigDict,
-  model: Any,
-  dataset: input_pipeline.Dataset,
-) -> Stage:
-  """The network that a chain starts from."""
-  dense = config.copy_and_resolve_references()
-  dense.method = 'dense'
-  return Stage(0, None, train.fit(dense, model, _silent(dataset)))
-
-
-def chain(
-  config: ml_collections.ConfigDict,
-  model: Any,
-  dataset: input_pipeline.Dataset,
-  dense: Stage,
-  alpha: float,
-  conv_alpha: float,
-) -> Iterator[Stage]:
-  """Prunes and retrains, again and again.
-
-  Args:
-    config: Its seed is that of `dense`.
-    model: A Linen module without normalisation.
-    dataset: The train split is used.
-    dense: From `train_dense`.
-    alpha: The share of activity that dense layers keep.
-    conv_alpha: The share that convolutions keep.
-
-  Yields:
-    `dense`, and the stage after each iteration.
-  """
-  settings = config.nnrelief
-  rows = np.random.default_rng(config.seed).permutation(
-    dataset.train.num_examples
-  )[: settings.examples]
-  images = augmentation.scale(
-    jnp.asarray(dataset.train.images[rows]), dataset.train.scaling
-  )
-  stage = dense
-  yield stage
-  flow = flow_lib.trace(model, {'params': dense.run.state.params}, images)
-  for iteration in range(1, settings.iterations + 1):
-    pruned = activity_pruning.prune(
-      model,
-      {'params': stage.run.state.params},
-      images,
-      alpha=alpha,
-      conv_alpha=conv_alpha,
-      cut=settings.cut,
-      norm=settings.norm,
-      flow=flow,
-    )
-    # The same seed is the same initial weights: that is the rewinding.
-    run = train.fit(
-      config,
-      model,
-      _silent(dataset),
-      make_rule=lambda _, masks=pruned.masks: scl_jax.static_masks(masks),
-    )
-    stage = Stage(iteration, pruned.masks, run)
-    yield stage
-
-
 def measure(
   config: ml_collections.ConfigDict,
   model: Any,
   dataset: input_pipeline.Dataset,
-  stage: Stage,
+  stage: rewinding.Stage,
 ) -> dict[str, Any]:
   """What is reported of a stage.
 
@@ -236,11 +154,6 @@ def measure(
       for path, density in tree_lib.zip_leaves(scl_jax.layer_density(kernels))
     },
   }
-
-
-def _silent(dataset: input_pipeline.Dataset) -> input_pipeline.Dataset:
-  """Nothing is chosen by it, so the validation split is not evaluated."""
-  return dataset._replace(validation=dataset.validation.take(slice(0)))
 
 
 def _live(masks: Any) -> int:

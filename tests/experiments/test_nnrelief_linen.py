@@ -25,6 +25,7 @@ import pytest
 from experiments import activity_pruning
 from experiments import flow
 from experiments import nnrelief
+from experiments import rewinding
 from experiments.configs import mnist_lenet5_nnrelief
 from experiments.configs import mnist_lenet300_nnrelief
 from experiments.models import join
@@ -262,13 +263,13 @@ class TestExperiment:
     kept = {**report, 'points': points[:3]}
     (tmp_path / 'results.json').write_text(json.dumps(kept))
     chains = []
-    chain = nnrelief.chain
+    chain = rewinding.chain
 
     def spy(*args):
       chains.append(args)
       return chain(*args)
 
-    monkeypatch.setattr(nnrelief, 'chain', spy)
+    monkeypatch.setattr(rewinding, 'chain', spy)
     again = nnrelief.experiment(short_config(), str(tmp_path))
     assert len(chains) == 1
     strip = lambda points: [{**p, 'seconds': 0} for p in points]
