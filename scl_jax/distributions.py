@@ -67,9 +67,9 @@ def layer_densities(
     ValueError: If an argument is out of its range, or nothing is prunable.
 
   Example:
-    >>> weights = {'a': jnp.ones((100, 10)), 'b': jnp.ones((10, 2))}
-    >>> layer_densities(weights, 0.1)  # b would have 0.6 / 0.11 × 0.08
-    {'a': 0.09..., 'b': 0.4...}
+    >>> weights = {'w1': jnp.ones((100, 10)), 'w2': jnp.ones((10, 2))}
+    >>> layer_densities(weights, 0.1, 'uniform')
+    {'w1': 0.1, 'w2': 0.1}
   """
   connections = prunable_leaves(weights, prunable)
   leaves, treedef = jax.tree.flatten(connections)
@@ -105,9 +105,9 @@ def layer_budgets(
     ValueError: If an argument is out of its range, or nothing is prunable.
 
   Example:
-    >>> weights = {'a': jnp.ones((100, 10)), 'b': jnp.ones((10, 2))}
+    >>> weights = {'w1': jnp.ones((100, 10)), 'w2': jnp.ones((10, 2))}
     >>> layer_budgets(weights, 0.1, 'uniform')
-    {'a': 100, 'b': 2}
+    {'w1': 100, 'w2': 2}
   """
   connections = prunable_leaves(weights, prunable)
   leaves, treedef = jax.tree.flatten(connections)

@@ -40,8 +40,8 @@ def drop_fraction(
     A float32 scalar.
 
   Example:
-    >>> drop_fraction(50, end_step=100, initial=0.3)
-    Array(0.15, dtype=float32)
+    >>> drop_fraction(0, end_step=100, initial=0.5)
+    Array(0.5, dtype=float32)
   """
   share = jnp.asarray(count, jnp.float32) / end_step
   angle = jnp.pi * jnp.minimum(share, 1.0)
