@@ -86,9 +86,12 @@ class Checkpoints:
     self._manager.save(
       int(state.step),
       args=ocp.args.Composite(
-        # A copy, as the next step reuses the buffers while this is written.
+        # Copies: while they are written, the next step reuses the buffers and
+        # the history grows.
         state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
-        progress=ocp.args.JsonSave({'history': history, 'seconds': seconds}),
+        progress=ocp.args.JsonSave(
+          {'history': list(history), 'seconds': seconds}
+        ),
       ),
     )
 

@@ -48,6 +48,10 @@ def main(argv: list[str]) -> None:
   """Trains, and prints the table and the result."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  # Orbax tells at length what it does, on the level INFO. (A default of the
+  # flag would not do: absl takes a default for INFO.)
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
   keep_compiled_programs()
   logging.info('JAX %s on %s', jax.__version__, jax.devices())
   try:
@@ -91,8 +95,6 @@ def keep_compiled_programs() -> None:
 
 
 if __name__ == '__main__':
-  # Orbax tells at length what it does, on the level INFO.
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
   jax.config.config_with_absl()
   flags.mark_flag_as_required('config')
   app.run(main)

@@ -257,6 +257,10 @@ def main(argv: list[str]) -> None:
   """Runs the sweep and prints the table."""
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  # Orbax tells at length what it does, on the level INFO. (A default of the
+  # flag would not do: absl takes a default for INFO.)
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
   try:
     report = sweep(_CONFIG.value, _WORKDIR.value)
   except (ValueError, FileNotFoundError) as error:
@@ -265,7 +269,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
   jax.config.config_with_absl()
   flags.mark_flag_as_required('config')
   app.run(main)

@@ -99,6 +99,8 @@ def test_errors_are_one_line(tmp_path):
   assert process.returncode == 1
   assert 'penalty must be finite and >= 0, got -1.0' in process.stderr
   assert 'Traceback' not in process.stderr
+  assert 'INFO' not in process.stderr
+  assert process.stderr.count('\n') == 1
 
 
 @pytest.mark.parametrize('module', [digits_mlp_scl, digits_lenet5_scl])
