@@ -22,6 +22,12 @@ is the only change that a training loop needs; see `scl_jax.sparsify`.
 from scl_jax import features as features
 from scl_jax import ste as ste
 from scl_jax.costs import costs as costs
+from scl_jax.csr import save_csr as save_csr
+from scl_jax.csr import to_bcsr as to_bcsr
+from scl_jax.export import FileFormatError as FileFormatError
+from scl_jax.export import load as load
+from scl_jax.export import save as save
+from scl_jax.export import save_dense as save_dense
 from scl_jax.masks import apply_masks as apply_masks
 from scl_jax.masks import effective_params as effective_params
 from scl_jax.masks import init_mask_params as init_mask_params
