@@ -51,7 +51,8 @@ def save_csr(
 
   Args:
     folder: Where the files go; made if it is not there.
-    params: Any pytree of arrays. SciPy has no float16 and no bfloat16.
+    params: The effective parameters, any pytree of arrays. SciPy has no float16
+      and no bfloat16.
     masks: As `scl_jax.get_masks` gives them; `None` where not pruned.
 
   Returns:
@@ -59,8 +60,8 @@ def save_csr(
 
   Raises:
     ImportError: Without SciPy, which JAX needs, too.
-    ValueError: If the trees do not fit, SciPy has not the dtype of a leaf, or
-      two leaves would have the same file.
+    ValueError: If the trees do not fit, params are not 0 where masks are, SciPy
+      has not the dtype of a leaf, or two leaves would have the same file.
   """
   import scipy.sparse
 
@@ -96,8 +97,8 @@ def to_bcsr(params: PyTree, masks: PyTree) -> PyTree:
   the module's docstring for the shape of a matrix.
 
   Args:
-    params: Any pytree of arrays; not traced, as the number of live connections
-      decides shapes.
+    params: The effective parameters, any pytree of arrays; not traced, as the
+      number of live connections decides shapes.
     masks: As `scl_jax.get_masks` gives them; `None` where not pruned.
 
   Returns:
@@ -105,7 +106,7 @@ def to_bcsr(params: PyTree, masks: PyTree) -> PyTree:
     are.
 
   Raises:
-    ValueError: If the trees do not fit.
+    ValueError: If the trees do not fit, or params are not 0 where masks are.
 
   Example:
     >>> to_bcsr({'w': jnp.eye(3)}, {'w': jnp.eye(3)})['w'].data
@@ -136,15 +137,13 @@ class _Compressed(NamedTuple):
 
 
 def _compress(path: str, leaf: Any, mask: Any) -> _Compressed:
-  shape = np.shape(leaf)
-  rows, columns = math.prod(shape[:-1]), math.prod(shape[-1:])
-  if np.shape(mask) != shape:
-    mask = masks_lib.expand(jnp.asarray(mask), shape, path)
-  live = np.asarray(mask).reshape(rows, columns) != 0
+  array = np.asarray(leaf)
+  shape = math.prod(array.shape[:-1]), math.prod(array.shape[-1:])
+  live = masks_lib.host_mask(array, mask, path).reshape(shape) != 0
   row_ends = np.concatenate([[0], np.cumsum(live.sum(axis=1))])
   return _Compressed(
-    np.asarray(leaf).reshape(rows, columns)[live],
+    array.reshape(shape)[live],
     np.nonzero(live)[1].astype(np.int32),
     row_ends.astype(np.int32),
-    (rows, columns),
+    shape,
   )

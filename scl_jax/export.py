@@ -28,7 +28,6 @@ import os
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import atomic
@@ -175,7 +174,7 @@ def serialize(
   ):
     array = _as_array(path, leaf)
     if mask is not None:
-      mask = _as_mask(path, array, mask)
+      mask = masks_lib.host_mask(array, mask, path)
     leaves.append(file_format.Leaf(tree_lib.path_names(key_path), array, mask))
   return file_format.encode(leaves, _checked_metadata(metadata))
 
@@ -214,21 +213,6 @@ def _as_array(path: str, leaf: Any) -> np.ndarray:
       f'format has {names}.'
     )
   return array
-
-
-def _as_mask(path: str, array: np.ndarray, mask: Any) -> np.ndarray:
-  if np.shape(mask) != array.shape:
-    mask = masks_lib.expand(jnp.asarray(mask), array.shape, path)
-  mask = np.asarray(mask)
-  live = mask != 0
-  if np.any(mask[live] != 1):
-    raise ValueError(f'masks must hold 0 and 1 only; {path!r} holds more.')
-  if np.any(array[~live] != 0):
-    raise ValueError(
-      f'params must be 0 where masks are, but {path!r} is not: give the '
-      'effective parameters, scl_jax.apply_masks(params, masks).'
-    )
-  return mask
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _forge(rng, data):
   description = json.loads(header.pop('__metadata__')['scl_jax'])
   digest = description.pop('sha256')
   for _ in range(rng.choice([1, 1, 2, 3])):
-    if rng.random() < 0.5:
+    if rng.random() < 0.25:
       header = _mutate(rng, header)
     else:
       description = _mutate(rng, description)
