@@ -24,6 +24,8 @@ from scl_jax import ste as ste
 from scl_jax.costs import costs as costs
 from scl_jax.csr import save_csr as save_csr
 from scl_jax.csr import to_bcsr as to_bcsr
+from scl_jax.deploy import save_onnx as save_onnx
+from scl_jax.deploy import save_stablehlo as save_stablehlo
 from scl_jax.export import FileFormatError as FileFormatError
 from scl_jax.export import load as load
 from scl_jax.export import save as save
