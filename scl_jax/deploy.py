@@ -27,6 +27,7 @@ import io
 import logging
 import os
 from typing import Any
+import warnings
 
 import jax
 from jax import export
@@ -105,8 +106,9 @@ def save_onnx(
   """
   specs = _of_any_batch(example_inputs)
   try:
-    import jax2onnx
-    import onnxruntime
+    with _quiet():
+      import jax2onnx
+      import onnxruntime
   except ImportError as error:
     raise ImportError(
       "save_onnx needs jax2onnx and ONNX Runtime: pip install 'scl_jax[onnx]'."
@@ -157,12 +159,17 @@ def _check(session: Any, inputs: list[np.ndarray], expected: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Without jax2onnx's talk: it prints, and logs what it cannot know yet."""
-  logger = logging.getLogger('onnx_ir')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
+  """Without jax2onnx's talk of what other networks would need."""
+  loggers = [logging.getLogger(name) for name in ('jax2onnx', 'onnx_ir')]
+  levels = [logger.level for logger in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.ERROR)
   try:
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+      contextlib.redirect_stdout(io.StringIO()),
+      warnings.catch_warnings(action='ignore'),
+    ):
       yield
   finally:
-    logger.setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+      logger.setLevel(level)
