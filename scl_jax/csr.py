@@ -140,10 +140,11 @@ def _compress(path: str, leaf: Any, mask: Any) -> _Compressed:
   array = np.asarray(leaf)
   shape = math.prod(array.shape[:-1]), math.prod(array.shape[-1:])
   live = masks_lib.host_mask(array, mask, path).reshape(shape) != 0
+  index = np.int32 if array.size < 2**31 else np.int64
   row_ends = np.concatenate([[0], np.cumsum(live.sum(axis=1))])
   return _Compressed(
     array.reshape(shape)[live],
-    np.nonzero(live)[1].astype(np.int32),
-    row_ends.astype(np.int32),
+    np.nonzero(live)[1].astype(index),
+    row_ends.astype(index),
     shape,
   )

@@ -117,14 +117,16 @@ def save_onnx(
   def network(*inputs):
     return fn(params, *inputs)
 
+  batches = [example_inputs, [x[:1] for x in example_inputs]]
+  expected = [network(*inputs) for inputs in batches]
   try:
     with _quiet():
       data = jax2onnx.to_onnx(network, specs).SerializeToString()
     session = onnxruntime.InferenceSession(
       data, providers=['CPUExecutionProvider']
     )
-    for inputs in (example_inputs, [x[:1] for x in example_inputs]):
-      _check(session, [np.asarray(x) for x in inputs], network(*inputs))
+    for inputs, outputs in zip(batches, expected, strict=True):
+      _check(session, [np.asarray(x) for x in inputs], outputs)
   except Exception as error:  # both raise a great variety
     raise RuntimeError(
       'jax2onnx does not translate this network for ONNX Runtime, so '

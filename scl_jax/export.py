@@ -141,6 +141,10 @@ def save_dense(path: str | os.PathLike[str], params: PyTree) -> None:
   arrays = {
     name: _as_array(name, leaf) for name, leaf in tree_lib.zip_leaves(params)
   }
+  if '__metadata__' in arrays:
+    raise ValueError(
+      "In safetensors no array can have the name '__metadata__'."
+    )
   atomic.write(path, file_format.import_safetensors().numpy.save(arrays))
 
 

@@ -59,7 +59,7 @@ _VERSION = 1
 _HEAD = b'{"__metadata__":{"scl_jax":"{\\"sha256\\":\\"'
 _DIGEST = slice(8 + len(_HEAD), 8 + len(_HEAD) + 64)
 _NO_DIGEST = '0' * 64
-_MOST_AXES = 32
+_MOST_AXES = 64  # NumPy's own limit
 # What Python raises where JSON is not of the expected form.
 _NOT_AS_EXPECTED = (
   AttributeError,

@@ -66,6 +66,7 @@ def test_scipy_reads_what_is_written(tmp_path, dtype):
     matrix.check_format()
     assert matrix.format == 'csr'
     assert matrix.dtype == dense.dtype
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
     np.testing.assert_array_equal(matrix.toarray(), dense)
 
 

@@ -141,6 +141,13 @@ def test_safetensors_opens_a_dense_file(tmp_path):
     export.load(path)
 
 
+def test_a_name_that_safetensors_keeps_for_itself(tmp_path):
+  with pytest.raises(ValueError, match='__metadata__'):
+    export.save_dense(tmp_path / 'network', {'__metadata__': np.zeros(3)})
+  data = export.serialize({'__metadata__': np.zeros(3)})
+  assert list(export.deserialize(data).params) == ['__metadata__']
+
+
 def test_dense_bfloat16(tmp_path):
   path = tmp_path / 'network.safetensors'
   export.save_dense(path, {'w': jnp.array([1.5, -2.0], jnp.bfloat16)})
