@@ -7,7 +7,7 @@ JOBS ?= 4
 # Further arguments of pytest or of the demo: make test ARGS='-k ste'.
 ARGS ?=
 
-EXTRAS := experiments,test,dev,notebooks
+EXTRAS := experiments,export,onnx,test,dev,notebooks
 LIBRARY_TESTS := tests --ignore=tests/experiments \
   --ignore=tests/notebooks
 PYTEST := -m pytest -n logical --maxprocesses=$(JOBS)
@@ -58,7 +58,7 @@ test-newest:  ## run the library's tests on the newest JAX (Python >= 3.12)
 
 .venv-newest/installed: pyproject.toml
 	$(NEWEST) -m venv --clear .venv-newest
-	.venv-newest/bin/python $(PIP_INSTALL) -e '.[test]' flax
+	.venv-newest/bin/python $(PIP_INSTALL) -e '.[export,test]' flax
 	@touch $@
 
 .venv/installed: pyproject.toml constraints.txt

@@ -253,6 +253,40 @@ def variable_sizes(
   return sizes
 
 
+def host_mask(array: np.ndarray, mask: Any, path: str = '') -> np.ndarray:
+  """The mask of an effective weight in full, for what happens outside of JAX.
+
+  Args:
+    array: The weight, 0 where it is pruned.
+    mask: {0, 1}, of the weight's shape or one that `expand` takes there.
+    path: The leaf's path, for the message.
+
+  Returns:
+    A NumPy array of the weight's shape.
+
+  Raises:
+    ValueError: If the mask does not fit the shape, holds anything but {0, 1},
+      or is 0 where the weight is not.
+
+  Example:
+    >>> host_mask(np.array([[2, 0], [3, 0]]), np.array([[1, 0]]))
+    array([[1, 0],
+           [1, 0]], dtype=int32)
+  """
+  if np.shape(mask) != array.shape:
+    mask = expand(jnp.asarray(mask), array.shape, path)
+  mask = np.asarray(mask)
+  live = mask != 0
+  if np.any(mask[live] != 1):
+    raise ValueError(f'masks must hold 0 and 1 only; {path!r} holds more.')
+  if np.any(array[~live] != 0):
+    raise ValueError(
+      f'params must be 0 where masks are, but {path!r} is not: give the '
+      'effective parameters, scl_jax.apply_masks(params, masks).'
+    )
+  return mask
+
+
 def _runs(small, large, path):
   if len(small) == len(large) and all(
     0 < n <= d or n == d for n, d in zip(small, large, strict=True)

@@ -43,7 +43,8 @@ def test_is_documented(name, value):
       assert 'Args:' in value.__doc__
       for argument in arguments:
         assert f'{argument}:' in value.__doc__, (name, argument)
-    assert 'Returns:' in value.__doc__
+    if inspect.signature(value).return_annotation is not None:
+      assert 'Returns:' in value.__doc__
 
 
 @pytest.mark.parametrize(('name', 'value'), FUNCTIONS)

@@ -1,0 +1,177 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Networks as programs that run without this package.
+
+Weights are part of the program, and so are the zeros of pruned connections: a
+program is dense, as fast as the dense network and as large. Remove what is dead
+before, or keep the network as a sparse file (`scl_jax.save`).
+
+Either format takes batches of any size: the first axis of each input.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import io
+import logging
+import os
+from typing import Any
+import warnings
+
+import jax
+from jax import export
+import numpy as np
+
+from scl_jax import atomic
+from scl_jax import tree as tree_lib
+
+PyTree = tree_lib.PyTree
+
+_PLATFORMS = ('cpu', 'cuda', 'tpu')
+# Of the largest output: float32 in another order of summation stays below, a
+# wrong translation does not.
+_TOLERANCE = 1e-4
+
+
+def save_stablehlo(
+  path: str | os.PathLike[str],
+  fn: Callable[..., Any],
+  params: PyTree,
+  *example_inputs: Any,
+) -> None:
+  """Writes a network as StableHLO, for programs that have JAX alone.
+
+  They run it on CPU, GPU or TPU by
+
+      program = jax.export.deserialize(bytearray(open(path, 'rb').read()))
+      outputs = program.call(*inputs)
+
+  and for how long such files stay readable, `jax.export` says: six months at
+  least.
+
+  Args:
+    path: The file; one that is there is replaced.
+    fn: The network, `fn(params, *inputs)`: pure, and indifferent to the size of
+      the batch.
+    params: Its parameters.
+    *example_inputs: Arrays or `jax.ShapeDtypeStruct`; what counts is their
+      dtypes and shapes [batch, ...], with the same batch.
+
+  Raises:
+    ImportError: Without flatbuffers, which comes with `scl_jax[export]`.
+    ValueError: If an input has no axis or the batches differ.
+  """
+  specs = _of_any_batch(example_inputs)
+  exported = export.export(
+    jax.jit(lambda *inputs: fn(params, *inputs)), platforms=_PLATFORMS
+  )(*specs)
+  atomic.write(path, bytes(exported.serialize()))
+
+
+def save_onnx(
+  path: str | os.PathLike[str],
+  fn: Callable[..., Any],
+  params: PyTree,
+  *example_inputs: Any,
+) -> None:
+  """Writes a network as ONNX, for ONNX Runtime and others, and checks it.
+
+  The translation is by jax2onnx. Before anything is written ONNX Runtime runs
+  it on the example inputs, whole and with a batch of 1, and its outputs must be
+  those of `fn` up to 1e-4 of the largest. (jax2onnx 0.13 translates Flax's
+  pooling only with its window given by keyword, `window_shape=`.)
+
+  Args:
+    path: The file; one that is there is replaced.
+    fn: The network, as in `save_stablehlo`.
+    params: Its parameters.
+    *example_inputs: Arrays of shapes [batch, ...], with the same batch.
+
+  Raises:
+    ImportError: Without jax2onnx and ONNX Runtime, which come with
+      `scl_jax[onnx]`.
+    ValueError: If an input has no axis or the batches differ.
+    RuntimeError: If jax2onnx or ONNX Runtime fail, or the outputs are others.
+  """
+  specs = _of_any_batch(example_inputs)
+  try:
+    with _quiet():
+      import jax2onnx
+      import onnxruntime
+  except ImportError as error:
+    raise ImportError(
+      "save_onnx needs jax2onnx and ONNX Runtime: pip install 'scl_jax[onnx]'."
+    ) from error
+
+  def network(*inputs):
+    return fn(params, *inputs)
+
+  batches = [example_inputs, [x[:1] for x in example_inputs]]
+  expected = [network(*inputs) for inputs in batches]
+  try:
+    with _quiet():
+      data = jax2onnx.to_onnx(network, specs).SerializeToString()
+    session = onnxruntime.InferenceSession(
+      data, providers=['CPUExecutionProvider']
+    )
+    for inputs, outputs in zip(batches, expected, strict=True):
+      _check(session, [np.asarray(x) for x in inputs], outputs)
+  except Exception as error:  # both raise a great variety
+    raise RuntimeError(
+      'jax2onnx does not translate this network for ONNX Runtime, so '
+      f'nothing was written; save_stablehlo may serve. {error}'
+    ) from error
+  atomic.write(path, data)
+
+
+def _of_any_batch(inputs: tuple[Any, ...]) -> list[jax.ShapeDtypeStruct]:
+  shapes = [jax.eval_shape(lambda x: x, x) for x in inputs]
+  batches = {x.shape[:1] for x in shapes}
+  if len(batches) != 1 or () in batches:
+    raise ValueError(
+      'example_inputs must be arrays of shapes [batch, ...], with the same '
+      f'batch; got {[x.shape for x in shapes]}.'
+    )
+  (batch,) = export.symbolic_shape('batch')
+  return [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in shapes]
+
+
+def _check(session: Any, inputs: list[np.ndarray], expected: Any) -> None:
+  names = [node.name for node in session.get_inputs()]
+  outputs = session.run(None, dict(zip(names, inputs, strict=True)))
+  for output, leaf in zip(outputs, jax.tree.leaves(expected), strict=True):
+    wanted = np.asarray(leaf)
+    atol = _TOLERANCE * np.max(np.abs(wanted), initial=0)
+    if output.shape != wanted.shape or not np.allclose(
+      output, wanted, rtol=0, atol=atol, equal_nan=True
+    ):
+      raise ValueError('In ONNX Runtime its outputs are others.')
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without jax2onnx's talk of what other networks would need."""
+  loggers = [logging.getLogger(name) for name in ('jax2onnx', 'onnx_ir')]
+  levels = [logger.level for logger in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.ERROR)
+  try:
+    with (
+      contextlib.redirect_stdout(io.StringIO()),
+      warnings.catch_warnings(action='ignore'),
+    ):
+      yield
+  finally:
+    for logger, level in zip(loggers, levels, strict=True):
+      logger.setLevel(level)

@@ -1,0 +1,174 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Tests of deploy.py: programs run in processes that know nothing of us."""
+
+import subprocess
+import sys
+import textwrap
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scl_jax
+
+
+class _Net(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    x = nn.relu(nn.Conv(4, (3, 3), padding='SAME')(x))
+    x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+    x = nn.relu(nn.Dense(16)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(3)(x)
+
+
+def _network():
+  model = _Net()
+  inputs = jax.random.normal(jax.random.key(0), (5, 8, 8, 2))
+  params = model.init(jax.random.key(1), inputs)['params']
+  masks = jax.tree.map(
+    lambda p: jax.random.bernoulli(jax.random.key(2), 0.3, p.shape), params
+  )
+  params = scl_jax.apply_masks(params, masks)
+  return lambda params, x: model.apply({'params': params}, x), params, inputs
+
+
+def _run(code, folder):
+  """In a fresh process, in another folder, without our package."""
+  code = (
+    'import sys\n'
+    "sys.modules['scl_jax'] = sys.modules['flax'] = None\n"
+    'import numpy as np\n' + textwrap.dedent(code)
+  )
+  subprocess.run(
+    [sys.executable, '-W', 'error', '-c', code],
+    check=True,
+    cwd=folder,
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_stablehlo_runs_elsewhere(tmp_path):
+  pytest.importorskip('flatbuffers')
+  fn, params, inputs = _network()
+  scl_jax.save_stablehlo(tmp_path / 'network', fn, params, inputs)
+  np.save(tmp_path / 'inputs', inputs)
+  code = """
+    import jax
+    with open('network', 'rb') as file:
+      program = jax.export.deserialize(bytearray(file.read()))
+    assert set(program.platforms) == {'cpu', 'cuda', 'tpu'}
+    inputs = np.load('inputs.npy')
+    for batch in (1, 2, 5):
+      np.save(f'outputs{batch}', program.call(inputs[:batch]))
+  """
+  _run(code, tmp_path)
+  for batch in (1, 2, 5):
+    np.testing.assert_allclose(
+      np.load(tmp_path / f'outputs{batch}.npy'),
+      fn(params, inputs[:batch]),
+      rtol=1e-5,
+      atol=1e-5,
+    )
+
+
+def test_stablehlo_of_several_inputs_from_shapes(tmp_path):
+  pytest.importorskip('flatbuffers')
+
+  def fn(params, x, index):
+    return {'y': x * params['scale'], 'z': params['table'][index]}
+
+  params = {'scale': jnp.bfloat16(2), 'table': jnp.arange(4.0)}
+  scl_jax.save_stablehlo(
+    tmp_path / 'network',
+    fn,
+    params,
+    jax.ShapeDtypeStruct((1, 2), jnp.bfloat16),
+    jax.ShapeDtypeStruct((1,), jnp.int32),
+  )
+  program = jax.export.deserialize(
+    bytearray((tmp_path / 'network').read_bytes())
+  )
+  outputs = program.call(jnp.ones((3, 2), jnp.bfloat16), jnp.array([3, 0, 1]))
+  assert outputs['y'].dtype == jnp.bfloat16
+  np.testing.assert_array_equal(outputs['y'], 2 * np.ones((3, 2)))
+  np.testing.assert_array_equal(outputs['z'], [3, 0, 1])
+
+
+def test_onnx_runs_elsewhere(tmp_path, capfd, caplog):
+  pytest.importorskip('jax2onnx')
+  pytest.importorskip('onnxruntime')
+  fn, params, inputs = _network()
+  scl_jax.save_onnx(tmp_path / 'network.onnx', fn, params, inputs)
+  assert capfd.readouterr() == ('', '')
+  assert not caplog.records
+  np.save(tmp_path / 'inputs', inputs)
+  code = """
+    import onnxruntime
+    session = onnxruntime.InferenceSession('network.onnx')
+    (name,) = [node.name for node in session.get_inputs()]
+    inputs = np.load('inputs.npy')
+    for batch in (1, 2, 5):
+      (outputs,) = session.run(None, {name: inputs[:batch]})
+      np.save(f'outputs{batch}', outputs)
+    assert 'jax' not in sys.modules
+  """
+  _run(code, tmp_path)
+  for batch in (1, 2, 5):
+    np.testing.assert_allclose(
+      np.load(tmp_path / f'outputs{batch}.npy'),
+      fn(params, inputs[:batch]),
+      rtol=1e-5,
+      atol=1e-5,
+    )
+
+
+def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
+  jax2onnx = pytest.importorskip('jax2onnx')
+  pytest.importorskip('onnxruntime')
+  fn, params, inputs = _network()
+  translate = jax2onnx.to_onnx
+  monkeypatch.setattr(
+    jax2onnx,
+    'to_onnx',
+    lambda network, specs: translate(lambda x: network(x) * 1.001, specs),
+  )
+  with pytest.raises(RuntimeError, match=r'does not translate.* others\.'):
+    scl_jax.save_onnx(tmp_path / 'network.onnx', fn, params, inputs)
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_jax2onnx_cannot_translate(tmp_path):
+  pytest.importorskip('jax2onnx')
+  pytest.importorskip('onnxruntime')
+
+  def fn(params, x):
+    return jax.pure_callback(np.sin, x, x)
+
+  with pytest.raises(RuntimeError, match='does not translate'):
+    scl_jax.save_onnx(tmp_path / 'network.onnx', fn, {}, jnp.ones((2, 3)))
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  'inputs', [(), (1.0,), (np.ones((2, 3)), np.ones((3, 3)))], ids=str
+)
+@pytest.mark.parametrize('save', [scl_jax.save_stablehlo, scl_jax.save_onnx])
+def test_inputs_need_a_batch(tmp_path, save, inputs):
+  with pytest.raises(ValueError, match=r'shapes \[batch, \.\.\.\]'):
+    save(tmp_path / 'network', lambda params, *x: x, {}, *inputs)
