@@ -31,7 +31,7 @@ train for the same number of epochs, a method's own retraining included.
 `results.json` is rewritten after each run, and runs in it are not repeated.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import json
 import math
 import os
@@ -62,6 +62,9 @@ _CONFIG = config_flags.DEFINE_config_file('config', None, 'The comparison.')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where results are written.', required=True
 )
+
+# A trial this near to a density, relative, ends the search for it.
+_CLOSE = 0.03
 
 
 def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -203,12 +206,13 @@ def choose(
   """
   if name == 'shuffled':  # it is SCL but for the shuffling
     name = 'scl'
-  distance = lambda d: abs(math.log(d / density))
+  distance = lambda d: abs(math.log(max(d, 1e-9) / density))
+  mine = [t for t in trials if t['method'] == name]
+  if contenders.CONTENDERS[name].strength is not None:
+    return min(mine, key=lambda t: distance(t['density']))['settings']
   nearest = min(_tuned(config, name), key=distance)
-  mine = [t for t in trials if (t['method'], t['asked']) == (name, nearest)]
-  if contenders.CONTENDERS[name].strength is None:
-    return max(mine, key=lambda t: t['accuracy'])['settings']
-  return min(mine, key=lambda t: distance(max(t['density'], 1e-9)))['settings']
+  mine = [t for t in mine if t['asked'] == nearest]
+  return max(mine, key=lambda t: t['accuracy'])['settings']
 
 
 def _tuned(config: ml_collections.ConfigDict, name: str) -> tuple[float, ...]:
@@ -228,21 +232,35 @@ def _trials(
   if contender.strength is None:
     yield from (dict(trial) for trial in config.compare.trials[name])
     return
-  # Bisection of log strength, then false position with the log densities.
-  ends = [(math.log(end), math.nan) for end in contender.strengths]
-  for index in range(config.compare.search_trials):
-    (low, dense), (high, sparse) = ends
-    share = 0.5
-    if index >= config.compare.search_trials // 2 and dense > sparse:
-      share = (dense - math.log(density)) / (dense - sparse)
-    at = low + min(max(share, 0.1), 0.9) * (high - low)
-    settings = {contender.strength: float(f'{math.exp(at):.3g}')}
-    yield settings
-    trial = store.find('trials', name, density, 0, settings)
-    if trial is None:
-      raise RuntimeError(f'{settings} was yielded, but not tried.')
-    reached = math.log(max(trial['density'], 1e-9))
-    ends[trial['density'] <= density] = (at, reached)
+  for _ in range(config.compare.search_trials):
+    tried = [t for t in store.report['trials'] if t['method'] == name]
+    if any(abs(t['density'] / density - 1) < _CLOSE for t in tried):
+      return
+    yield {contender.strength: float(f'{_next(contender, tried, density):.3g}')}
+
+
+def _next(
+  contender: contenders.Contender,
+  tried: Sequence[Mapping[str, Any]],
+  density: float,
+) -> float:
+  """A strength between the two that came closest from either side.
+
+  False position with logarithms, where both are known; else the middle.
+  """
+  known = [
+    (math.log(t['settings'][contender.strength]), math.log(t['density']))
+    for t in tried
+    if t['density'] > 0
+  ]
+  goal = math.log(density)
+  low, high = (math.log(end) for end in contender.strengths)
+  dense = max((k for k in known if k[1] > goal), default=(low, math.nan))
+  sparse = min((k for k in known if k[1] <= goal), default=(high, math.nan))
+  share = (dense[1] - goal) / (dense[1] - sparse[1])
+  # Away from the ends, which would be tried again and again.
+  share = 0.5 if math.isnan(share) else min(max(share, 0.1), 0.9)
+  return math.exp(dense[0] + share * (sparse[0] - dense[0]))
 
 
 def _load(

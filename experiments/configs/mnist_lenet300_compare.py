@@ -21,8 +21,6 @@ Run it with:
         --workdir=experiments/results/mnist_lenet300_compare
 """
 
-import itertools
-
 import ml_collections
 
 from experiments.configs import mnist_lenet300_scl
@@ -59,39 +57,27 @@ def get_config() -> ml_collections.ConfigDict:
   plan.tuning_examples = 10_000
   plan.search_trials = 6  # of methods that cannot be asked for a density
   plan.trials = {
-    'scl': _grid(learning_rate=(3e-3, 5e-3), **{'scl.ramp': (0.3, 0.5, 0.8)}),
-    'gradual_magnitude': _grid(
-      learning_rate=(3e-3, 5e-3), freeze_at=(0.5, 0.75, 0.9)
+    'scl': _trials({'scl.ramp': 0.5}, {'scl.ramp': 0.8}),
+    'gradual_magnitude': _trials({'freeze_at': 0.5}, {'freeze_at': 0.9}),
+    'lamp': _trials({'freeze_at': 0.5}, {'freeze_at': 0.9}),
+    'rigl': _trials({'rigl.update_every': 30}, {'rigl.initial_fraction': 0.5}),
+    'set': _trials(
+      {'sparse_evolutionary_training.update_every': 30},
+      {'sparse_evolutionary_training.initial_fraction': 0.5},
     ),
-    'lamp': _grid(learning_rate=(3e-3, 5e-3), freeze_at=(0.5, 0.75, 0.9)),
-    'rigl': _rewiring('rigl'),
-    'set': _rewiring('sparse_evolutionary_training'),
-    'snip': _grid(
-      learning_rate=(1e-3, 3e-3, 5e-3), **{'snip.num_batches': (1, 20)}
-    ),
-    'random': _grid(
-      learning_rate=(1e-3, 3e-3, 5e-3),
-      **{'random_pruning.allocation': ('erdos_renyi', 'uniform')},
+    'snip': _trials({'snip.num_batches': 20}, {'learning_rate': 1e-3}),
+    'random': _trials(
+      {'random_pruning.allocation': 'uniform'}, {'learning_rate': 1e-3}
     ),
   }
   return config
 
 
-def _grid(**fields: tuple) -> tuple[dict[str, object], ...]:
-  """Every combination."""
-  return tuple(
-    dict(zip(fields, values, strict=True))
-    for values in itertools.product(*fields.values())
-  )
-
-
-def _rewiring(method: str) -> tuple[dict[str, object], ...]:
-  return tuple(
-    {
-      'learning_rate': rate,
-      f'{method}.initial_fraction': fraction,
-      f'{method}.update_every': every,
-    }
+def _trials(*own: dict[str, object]) -> tuple[dict[str, object], ...]:
+  """What every method may try, and what it alone may."""
+  shared = tuple(
+    {'learning_rate': rate, 'label_smoothing': smoothing}
     for rate in (3e-3, 5e-3)
-    for fraction, every in ((0.3, 100), (0.3, 30), (0.5, 100))
+    for smoothing in (0.0, 0.1)
   )
+  return shared + own
