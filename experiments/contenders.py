@@ -143,7 +143,7 @@ def configure(
   with config.unlocked():
     for path, value in {**CONTENDERS[name].settings, **settings}.items():
       *parents, field = path.split('.')
-      node = config
+      node: Any = config
       for parent in parents:
         if parent not in node:
           node[parent] = ml_collections.ConfigDict()

@@ -32,22 +32,14 @@ The programs map images [batch, height, width, channels] in [0, 1] to logits.
 """
 
 from collections.abc import Mapping, Sequence
-import json
 import os
 import types
 
 from absl import app
 from absl import flags
 from absl import logging
-import jax
-import jax.numpy as jnp
-import ml_collections
-import optax
 
-from experiments import checkpointing
-from experiments import input_pipeline
-from experiments import models
-from experiments import train
+from experiments import finished_run
 import scl_jax
 
 FORMATS: Mapping[str, str] = types.MappingProxyType(
@@ -90,34 +82,20 @@ def export(workdir: str, formats: Sequence[str]) -> dict[str, str]:
     raise ValueError(
       f'formats must be of {", ".join(FORMATS)}; got {sorted(unknown)}.'
     )
-  config = ml_collections.ConfigDict(_read_json(workdir, 'config'))
-  metadata = {
-    'config': config.to_dict(),
-    'result': _read_json(workdir, 'result'),
-  }
-  dataset = input_pipeline.load_dataset(
-    config.dataset, image_size=config.get('image_size')
-  )
-  model = models.create_model(config.model, dataset.num_classes)
-  images = train.normalize(jnp.asarray(dataset.test.images[:8]))
-  arrays = checkpointing.restore(workdir, _like(config, model, images))
-  params, masks = arrays['params'], arrays['masks']
-
-  def network(params, images):
-    return model.apply({'params': params}, images)
-
+  run = finished_run.load(workdir, num_images=8)
+  metadata = {'config': run.config.to_dict(), 'result': run.result}
   paths = {kind: os.path.join(workdir, FORMATS[kind]) for kind in formats}
   for kind, path in paths.items():
     if kind == 'sparse':
-      scl_jax.save(path, params, masks, metadata)
+      scl_jax.save(path, run.params, run.masks, metadata)
     elif kind == 'dense':
-      scl_jax.save_dense(path, params)
+      scl_jax.save_dense(path, run.params)
     elif kind == 'csr':
-      scl_jax.save_csr(path, params, masks)
+      scl_jax.save_csr(path, run.params, run.masks)
     elif kind == 'stablehlo':
-      scl_jax.save_stablehlo(path, network, params, images)
+      scl_jax.save_stablehlo(path, run.network, run.params, run.images)
     else:
-      scl_jax.save_onnx(path, network, params, images)
+      scl_jax.save_onnx(path, run.network, run.params, run.images)
   return paths
 
 
@@ -131,29 +109,6 @@ def main(argv: list[str]) -> None:
     raise SystemExit(f'{type(error).__name__}: {error}') from error
   for path in paths.values():
     print(f'{path}: {_size(path):,} bytes')
-
-
-def _read_json(workdir, name):
-  with open(os.path.join(workdir, f'{name}.json'), encoding='utf-8') as file:
-    return json.load(file)
-
-
-def _like(config, model, images):
-  """The shapes of what a run of this config keeps, without any computation."""
-
-  def make():
-    params = model.init(jax.random.key(0), images)['params']
-    rule = train.rule_of(config, num_steps=1)
-    # Which leaves have masks, the rule knows for itself.
-    tx = (
-      optax.identity()
-      if rule is None
-      else scl_jax.sparsify(optax.identity(), rule)
-    )
-    state = train.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-    return {'params': params, 'masks': train.get_masks(config, state)}
-
-  return jax.eval_shape(make)
 
 
 def _size(path):

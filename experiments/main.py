@@ -87,7 +87,7 @@ def keep_compiled_programs() -> None:
   Unless `JAX_COMPILATION_CACHE_DIR` or the flag of that name says where;
   `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
   """
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.values['jax_compilation_cache_dir'] is None:
     cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     jax.config.update(
       'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')

@@ -76,6 +76,8 @@ def chain(
     `dense`, and the stage after each iteration.
   """
   settings = config.nnrelief
+  if not isinstance(dataset.train, input_pipeline.Split):
+    raise ValueError('NNrelief needs config.stream=False: it picks examples.')
   rows = np.random.default_rng(config.seed).permutation(
     dataset.train.num_examples
   )[: settings.examples]

@@ -21,6 +21,8 @@ Run it with:
         --workdir=experiments/results/mnist_lenet300_compare
 """
 
+from typing import Any
+
 import ml_collections
 
 from experiments.configs import mnist_lenet300_scl
@@ -73,9 +75,9 @@ def get_config() -> ml_collections.ConfigDict:
   return config
 
 
-def _trials(*own: dict[str, object]) -> tuple[dict[str, object], ...]:
+def _trials(*own: dict[str, Any]) -> tuple[dict[str, Any], ...]:
   """What every method may try, and what it alone may."""
-  shared = tuple(
+  shared: tuple[dict[str, Any], ...] = tuple(
     {'learning_rate': rate, 'label_smoothing': smoothing}
     for rate in (3e-3, 5e-3)
     for smoothing in (0.0, 0.1)

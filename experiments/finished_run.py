@@ -1,0 +1,119 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""What a finished run of `experiments.main` left: its network, and its data."""
+
+from collections.abc import Callable
+import json
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from experiments import augmentation
+from experiments import checkpointing
+from experiments import input_pipeline
+from experiments import models
+from experiments import train
+import scl_jax
+
+
+class FinishedRun(NamedTuple):
+  """A trained network.
+
+  Attributes:
+    config: The config of the run.
+    result: What is in its `result.json`.
+    network: `(params, images) -> logits`, with BatchNorm in eval mode.
+    params: The effective parameters.
+    masks: The masks, `None` at leaves that are not prunable.
+    images: Test images as the network takes them, [examples, ...].
+  """
+
+  config: ml_collections.ConfigDict
+  result: dict[str, Any]
+  network: Callable[[Any, jax.Array], Any]
+  params: Any
+  masks: Any
+  images: jax.Array
+
+
+def load(workdir: str, *, num_images: int) -> FinishedRun:
+  """Reads a run.
+
+  Args:
+    workdir: The folder in which `train_and_evaluate` left its results.
+    num_images: How many test images to read.
+
+  Returns:
+    A `FinishedRun`.
+
+  Raises:
+    FileNotFoundError: If there is no finished run, or no data.
+  """
+  config, result = (_read_json(workdir, name) for name in ('config', 'result'))
+  config = ml_collections.ConfigDict(config)
+  dataset = input_pipeline.from_config(config)
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
+  block, _ = next(dataset.test.blocks(num_images))
+  images = augmentation.scale(jnp.asarray(block), dataset.test.scaling)
+  arrays = checkpointing.restore(workdir, _like(config, model, images[:1]))
+
+  def network(params, images):
+    return model.apply({'params': params, **arrays['model_state']}, images)
+
+  return FinishedRun(
+    config, result, network, arrays['params'], arrays['masks'], images
+  )
+
+
+def _read_json(workdir: str, name: str) -> dict[str, Any]:
+  path = os.path.join(workdir, f'{name}.json')
+  if not os.path.exists(path):
+    raise FileNotFoundError(
+      f'There is no {path}: train first, with python -m experiments.main '
+      f'--workdir={workdir}.'
+    )
+  with open(path, encoding='utf-8') as file:
+    return json.load(file)
+
+
+def _like(
+  config: ml_collections.ConfigDict, model: Any, images: jax.Array
+) -> dict[str, Any]:
+  """The shapes of what such a run keeps, without any computation."""
+
+  def make():
+    model_state = dict(model.init(jax.random.key(0), images))
+    params = model_state.pop('params')
+    rule = train.rule_of(config, num_steps=1)
+    # Which leaves have masks, the rule knows for itself.
+    tx = (
+      optax.identity()
+      if rule is None
+      else scl_jax.sparsify(optax.identity(), rule)
+    )
+    state = train.TrainState(
+      jnp.zeros((), jnp.int32), params, model_state, tx.init(params)
+    )
+    return {
+      'params': params,
+      'masks': train.get_masks(config, state),
+      'model_state': model_state,
+    }
+
+  return jax.eval_shape(make)
