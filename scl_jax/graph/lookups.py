@@ -1,0 +1,92 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Rules of lookups: `gather` and `dynamic_slice`.
+
+Axes that are taken whole pass through, as the features of an embedding do;
+those that are indexed stay whole.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scl_jax.graph import facts as facts_lib
+from scl_jax.graph import labels as labels_lib
+from scl_jax.graph import rule as rule_lib
+
+Keep = rule_lib.Keep
+Site = rule_lib.Site
+
+
+def _passes(site: Site) -> dict[int, int]:
+  """Axes of the operand that are taken whole, and where they go."""
+  shape, sizes = site.inputs[0].shape, site.params['slice_sizes']
+  if site.node.name == 'dynamic_slice':
+    return {a: a for a, n in enumerate(shape) if sizes[a] == n}
+  numbers = site.params['dimension_numbers']
+  away = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+  offsets = [axis for axis in range(len(shape)) if axis not in away]
+  return {
+    axis: target
+    for axis, target in zip(offsets, numbers.offset_dims, strict=True)
+    if sizes[axis] == shape[axis] and axis not in numbers.start_index_map
+  }
+
+
+def _tie(site: Site, ties: labels_lib.Ties) -> list[labels_lib.Labels]:
+  operand, *others = site.in_labels
+  passes = _passes(site)
+  result: list[labels_lib.Label] = [None] * len(site.outputs[0].shape)
+  for axis, ids in enumerate(operand):
+    if axis in passes:
+      result[passes[axis]] = ids
+    else:
+      ties.pin(ids)
+  for labels in others:
+    for ids in labels:
+      ties.pin(ids)
+  return [tuple(result)]
+
+
+def _need(
+  site: Site,
+  facts: Sequence[facts_lib.Fact],
+  needs: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+  all_needs = rule_lib.need_all(site, facts, needs)
+  passes, (wanted,) = _passes(site), needs
+  rest = tuple(a for a in range(wanted.ndim) if a not in passes.values())
+  wanted = wanted.any(rest)  # the axes that pass, in the result's order
+  order = sorted(passes, key=lambda axis: passes[axis])
+  wanted = np.transpose(wanted, np.argsort(order))
+  missing = [a for a in range(len(site.in_labels[0])) if a not in passes]
+  wanted = np.expand_dims(wanted, missing)
+  return [facts_lib.fit(wanted, site.in_labels[0]), *all_needs[1:]]
+
+
+def _build(site: Site, keep: Keep, values: Sequence[Any]):
+  params = dict(site.params)
+  sizes = list(params['slice_sizes'])
+  shape = keep.shape(site.inputs[0], site.in_labels[0])
+  for axis in _passes(site):
+    sizes[axis] = shape[axis]
+  params['slice_sizes'] = tuple(sizes)
+  return site.node.bind(*values, **params)
+
+
+_LOOKUP = rule_lib.Rule(_tie, rule_lib.know_nothing, _need, _build)
+
+RULES = {'gather': _LOOKUP, 'dynamic_slice': _LOOKUP}
