@@ -21,7 +21,7 @@
 A feature is dead if no live connection leaves it, or none enters it, so that it
 is a constant. It is removed from every leaf that it touches; a constant is
 added to the biases that follow. What cannot be proved to change nothing stays
-(`compaction.planning` has the proof), so the small model computes the same
+(`scl_jax.compaction.planning` argues why), so the small model computes the same
 function up to rounding, and the certificate says how far that went.
 """
 
@@ -90,8 +90,8 @@ def compact(
     ArithmeticError: If `verify` and the tolerance is exceeded.
 
   Example:
-    >>> params = {'w': jnp.ones((3, 4)), 'b': jnp.ones(4), 'v': jnp.ones((4, 2))}
-    >>> masks = {'w': None, 'b': None, 'v': jnp.eye(4, 2)}
+    >>> params = {'w': jnp.ones((3, 4)), 'b': jnp.ones(4), 'v': jnp.eye(4, 2)}
+    >>> masks = {'w': None, 'b': None, 'v': params['v']}
     >>> fn = lambda p, x: jax.nn.relu(x @ p['w'] + p['b']) @ p['v']
     >>> small = compact(fn, params, masks, jnp.ones((5, 3)))
     >>> {name: leaf.shape for name, leaf in small.params.items()}

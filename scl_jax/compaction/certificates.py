@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 from scl_jax import tree as tree_lib
 from scl_jax.compaction import reduction
 from scl_jax.costs import costs

@@ -14,9 +14,9 @@
 # ==============================================================================
 """Where to put back what a sum lacks: a bias that follows it.
 
-The way forward leads through moves and additions to one with a leaf of params,
-in `x @ W + b` or in the `(x - mean) * ...` of BatchNorm; the way back from there
-to the leaf through moves alone. Nothing on the way may be used elsewhere.
+The way forward leads through moves and additions to one with a leaf of params:
+in `x @ W + b`, or in the `(x - mean) * ...` of BatchNorm. The way back to that
+leaf leads through moves alone. Nothing on either way may be used elsewhere.
 """
 
 from collections.abc import Sequence

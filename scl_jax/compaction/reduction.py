@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import tree as tree_lib
@@ -158,7 +157,7 @@ class Reduction:
     for index, (leaf, kept) in enumerate(zip(leaves, plan.kept, strict=True)):
       if index in plan.folds:
         leaf = (leaf + plan.folds[index]).astype(leaf.dtype)
-      small.append(jnp.asarray(leaf[np.ix_(*kept)] if kept else leaf))
+      small.append(jax.device_put(leaf[np.ix_(*kept)] if kept else leaf))
     return jax.tree.unflatten(self._treedef, small)
 
   def _label(self, specs, input_specs, prefer_first) -> labelling.Labelled:
@@ -193,4 +192,4 @@ def _key(specs: Sequence[Any], inputs: Any) -> Any:
   leaves, treedef = jax.tree.flatten(inputs)
   dtypes = tuple(spec.dtype for spec in specs)
   shapes = tuple((x.shape, x.dtype, x.weak_type) for x in leaves)
-  return dtypes, treedef, shapes, jax.config.jax_enable_x64
+  return dtypes, treedef, shapes, jax.dtypes.canonicalize_dtype(np.float64)

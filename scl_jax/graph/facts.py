@@ -65,7 +65,7 @@ def project(fact: Fact, labels: labels_lib.Labels) -> Fact:
   value, known = np.broadcast_arrays(*fact)
   for axis, size in enumerate(labels_lib.sizes(labels)):
     if value.shape[axis] == 0 and size == 1:
-      shape = value.shape[:axis] + (1,) + value.shape[axis + 1 :]
+      shape = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
       value, known = np.zeros(shape, value.dtype), np.zeros(shape, bool)
     elif value.shape[axis] != size and size == 1:
       first = value.take([0], axis)
@@ -83,7 +83,7 @@ def fit(need: np.ndarray, labels: labels_lib.Labels) -> np.ndarray:
   shape = labels_lib.sizes(labels)
   for axis, size in enumerate(shape):
     if size == 1 and need.shape[axis] != 1:
-      need = need.any(axis, keepdims=True)
+      need = np.logical_or.reduce(need, axis, keepdims=True)
   return np.broadcast_to(need, shape)
 
 

@@ -272,7 +272,9 @@ def _conv(site: Site, facts: Sequence[Fact]) -> _Product:
     (known & (value == 0)).all(2),
   ]
   if groups > 1:
-    rows = [_spread(x, groups, fill) for x, fill in zip(rows, (0, 1, 1))]
+    rows = [
+      _spread(x, groups, fill) for x, fill in zip(rows, (0, 1, 1), strict=True)
+    ]
   is_exact = not any(low or high for low, high in p['padding']) and all(
     n == 1 for n in p['lhs_dilation']
   )

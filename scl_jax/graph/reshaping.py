@@ -105,7 +105,7 @@ def _segments(old: Sequence[Any], new: Sequence[Any]) -> list[_Segment]:
     segment = _Segment([], [])
     product = quotient = 1
     while product != quotient or not segment.before:
-      if product <= quotient and before or not after:
+      if (product <= quotient and before) or not after:
         segment.before.append(before.pop(0))
         product *= old[segment.before[-1]]
       else:
