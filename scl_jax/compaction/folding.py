@@ -65,10 +65,11 @@ def find(
   users = _users(labelled)
   (variable,) = sites[index].node.outputs
   amount = _Amount(missing, lacks)
-  while len(users[variable]) == 1 and users[variable][0] is not None:
-    site = sites[users[variable][0]]
-    if len(site.node.outputs) != 1:
+  while len(users[variable]) == 1:
+    (user,) = users[variable]
+    if user is None or len(sites[user].node.outputs) != 1:
       return None
+    site = sites[user]
     if site.node.name in ('add', 'add_any', 'sub'):
       place = site.node.inputs.index(variable)
       other = site.node.inputs[1 - place]
@@ -141,7 +142,7 @@ def _project(amount: _Amount, labels: labels_lib.Labels) -> _Amount | None:
       first = np.take_along_axis(value, first, axis)
       if (matters & (value != first)).any():
         return None
-      value, matters = first, matters.any(axis, keepdims=True)
+      value, matters = first, np.logical_or.reduce(matters, axis, keepdims=True)
   return _Amount(value, matters)
 
 

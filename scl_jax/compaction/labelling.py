@@ -68,7 +68,9 @@ def label(graph: nodes.Graph, *, prefer_first: bool = True) -> Labelled:
     The groups.
   """
   ties = labels_lib.Ties(prefer_first=prefer_first)
-  labels = {v: (None,) * len(aval.shape) for v, aval in enumerate(graph.avals)}
+  labels: dict[int, labels_lib.Labels] = {
+    v: (None,) * len(aval.shape) for v, aval in enumerate(graph.avals)
+  }
   labels.update(_fresh(graph, (*graph.leaves, *graph.constants), ties))
   body = _tie_nodes(graph, labels, ties)
   used = {v for node in graph.nodes for v in node.inputs}

@@ -157,6 +157,7 @@ def _going(labelled: labelling.Labelled, wanted: Sequence[Kept]) -> np.ndarray:
   going = np.zeros_like(labelled.pinned)
   for leaf, axes in zip(graph.leaves, wanted, strict=True):
     for ids, kept in zip(labels[leaf], axes, strict=True):
+      assert ids is not None  # leaves have labels on all axes
       going[labelled.groups[np.delete(ids, kept)]] = True
   return going
 

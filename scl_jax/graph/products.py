@@ -207,7 +207,7 @@ def _dot(site: Site, facts: Sequence[Fact]) -> _Product:
     if not labels:
       size = site.inputs[0].shape[a]
       scale *= size if isinstance(size, int) else 0
-  return _Product(*sides, out, terms, scale, is_exact=True)
+  return _Product(sides[0], sides[1], out, terms, scale, is_exact=True)
 
 
 # conv_general_dilated
@@ -272,9 +272,8 @@ def _conv(site: Site, facts: Sequence[Fact]) -> _Product:
     (known & (value == 0)).all(2),
   ]
   if groups > 1:
-    rows = [
-      _spread(x, groups, fill) for x, fill in zip(rows, (0, 1, 1), strict=True)
-    ]
+    fills = (0, True, True)
+    rows = [_spread(x, groups, f) for x, f in zip(rows, fills, strict=True)]
   is_exact = not any(low or high for low, high in p['padding']) and all(
     n == 1 for n in p['lhs_dilation']
   )

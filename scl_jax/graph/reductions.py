@@ -14,7 +14,7 @@
 # ==============================================================================
 """Rules of reductions, pooling and cumulative sums."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ Labels = labels_lib.Labels
 Site = rule_lib.Site
 Ties = labels_lib.Ties
 
-_REDUCERS = {
+_REDUCERS: Mapping[str, Callable[..., np.ndarray]] = {
   'reduce_and': np.logical_and.reduce,
   'reduce_max': np.maximum.reduce,
   'reduce_min': np.minimum.reduce,
@@ -58,11 +58,10 @@ def _know(site: Site, facts: Sequence[Fact]) -> list[Fact]:
   (fact,), axes, name = facts, _axes(site), site.node.name
   if name not in _REDUCERS:  # argmax
     return rule_lib.know_nothing(site, facts)
-  known = fact.known.all(axes)
+  known = np.logical_and.reduce(fact.known, axis=axes)
   if not known.any():
     return rule_lib.know_nothing(site, facts)
-  kind = {'dtype': fact.value.dtype} if name in ('reduce_sum',) else {}
-  value = _REDUCERS[name](fact.value, axis=axes, **kind)
+  value = _REDUCERS[name](fact.value, axis=axes).astype(fact.value.dtype)
   (labels,), (aval,) = site.in_labels, site.inputs
   for axis in axes:
     if labels[axis] is None and name in ('reduce_sum', 'reduce_prod'):
@@ -104,7 +103,7 @@ def _spill(
   if is_exact:
     missing = np.where(guilty, fact.value, 0).sum(axes)
   else:
-    missing = guilty.any(axes)
+    missing = np.logical_or.reduce(guilty, axis=axes)
 
   def blame(entries: np.ndarray) -> np.ndarray:
     which = guilty & np.expand_dims(entries, axes)
@@ -188,7 +187,8 @@ def _need_cumulative(
   site: Site, facts: Sequence[Fact], needs: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
   del facts
-  wanted = needs[0].any(site.params['axis'], keepdims=True)
+  axis = site.params['axis']
+  wanted = np.logical_or.reduce(needs[0], axis, keepdims=True)
   return [facts_lib.fit(wanted, site.in_labels[0])]
 
 
