@@ -33,6 +33,7 @@ import jax.numpy as jnp
 
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
+from scl_jax.compaction import carrying
 from scl_jax.compaction import certificates
 from scl_jax.compaction import reduction
 
@@ -56,12 +57,39 @@ class CompactModel:
   params: PyTree
   certificate: certificates.Certificate
 
+  def carry(self, opt_state: PyTree) -> PyTree:
+    """An optimizer's state for the small params, to train on.
+
+    Args:
+      opt_state: The state of any optax optimizer, `scl_jax.sparsify` included,
+        for the original params.
+
+    Returns:
+      A state of the same structure: moments, weights and masks without what was
+      removed.
+
+    Raises:
+      ValueError: If a leaf cannot be cut, such as a factored moment or a mask
+        variable for a block.
+
+    Example:
+      >>> params = {'w': jnp.ones((3, 4)), 'v': jnp.eye(4, 2)}
+      >>> fn = lambda p, x: jnp.tanh(x @ p['w']) @ p['v']
+      >>> small = compact(fn, params, None, jnp.ones((5, 3)))
+      >>> state = small.carry(optax.adam(1e-3).init(params))
+      >>> state[0].mu['w'].shape
+      (3, 2)
+    """
+    assert isinstance(self.fn, reduction.Reduction)
+    return carrying.carry(self.fn, opt_state)
+
 
 def compact(
   fn: Callable[..., Any],
   params: PyTree,
   masks: PyTree,
   *example_inputs: Any,
+  drop_inputs: bool = False,
   verify: bool = True,
   tolerance: float = 1e-5,
 ) -> CompactModel:
@@ -77,6 +105,8 @@ def compact(
     masks: As `scl_jax.get_masks` gives them; `None` at other leaves, or at all.
     *example_inputs: Inputs of the kind that it will see. For inputs of other
       shapes `fn` is traced and analysed again.
+    drop_inputs: Also remove the weights of inputs that nothing depends on; the
+      small model takes whole inputs all the same, and picks what it uses.
     verify: Raise if the small model differs by more than `tolerance`.
     tolerance: The largest accepted difference of outputs, relative to the
       largest output or 1.
@@ -106,7 +136,7 @@ def compact(
       raise ValueError(
         f'params must be finite, but {path!r} is not: 0 times that is no 0.'
       )
-  reduced = reduction.Reduction(fn, masked, masks, example_inputs)
+  reduced = reduction.Reduction(fn, masked, masks, example_inputs, drop_inputs)
   model = CompactModel(
     reduced,
     reduced.small_params,

@@ -50,6 +50,7 @@ class Reduction:
     params: PyTree,
     masks: PyTree,
     inputs: Sequence[Any],
+    drop_inputs: bool,
   ):
     """Decides what goes.
 
@@ -59,8 +60,10 @@ class Reduction:
       masks: The masks; a masked leaf takes up no constants, as its mask would
         then no longer fit.
       inputs: Example inputs.
+      drop_inputs: Whether to take only the parts of inputs that are used.
     """
     self.fn = fn
+    self._drop_inputs = drop_inputs
     self.params = jax.tree.map(np.asarray, params)
     self._leaves, self._treedef = jax.tree.flatten(self.params)
     rows = tree_lib.zip_leaves(params, masks)
@@ -163,6 +166,8 @@ class Reduction:
   def _label(self, specs, input_specs, prefer_first) -> labelling.Labelled:
     params = jax.tree.unflatten(self._treedef, specs)
     graph = nodes.trace(self.fn, params, *input_specs)
+    if self._drop_inputs:
+      graph = nodes.take_parts(graph)
     return labelling.label(graph, prefer_first=prefer_first)
 
   def _check_folds(self, plan: planning.Plan) -> None:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Rules of lookups: `gather` and `dynamic_slice`.
+"""Rules of lookups: `gather`, `dynamic_slice`, and taking part of an input.
 
 Axes that are taken whole pass through, as the features of an embedding do;
 those that are indexed stay whole.
@@ -21,10 +21,12 @@ those that are indexed stay whole.
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax.graph import facts as facts_lib
 from scl_jax.graph import labels as labels_lib
+from scl_jax.graph import nodes
 from scl_jax.graph import rule as rule_lib
 
 Keep = rule_lib.Keep
@@ -89,4 +91,40 @@ def _build(site: Site, keep: Keep, values: Sequence[Any]):
 
 _LOOKUP = rule_lib.Rule(_tie, rule_lib.know_nothing, _need, _build)
 
-RULES = {'gather': _LOOKUP, 'dynamic_slice': _LOOKUP}
+
+def _tie_part(site: Site, ties: labels_lib.Ties) -> list[labels_lib.Labels]:
+  """New ids for all axes but the batch."""
+  (aval,) = site.outputs
+  return [
+    tuple(
+      ties.fresh(size) if axis and isinstance(size, int) and size > 1 else None
+      for axis, size in enumerate(aval.shape)
+    )
+  ]
+
+
+def _need_part(
+  site: Site,
+  facts: Sequence[facts_lib.Fact],
+  needs: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+  del facts
+  return [facts_lib.fit(needs[0], site.in_labels[0])]
+
+
+def _build_part(site: Site, keep: Keep, values: Sequence[Any]):
+  (value,) = values
+  for axis, ids in enumerate(site.out_labels[0]):
+    mask = keep.of(ids)
+    if mask is not None:
+      value = jnp.take(value, np.flatnonzero(mask), axis, mode='clip')
+  return [value]
+
+
+RULES = {
+  'gather': _LOOKUP,
+  'dynamic_slice': _LOOKUP,
+  nodes.PART_OF_INPUT: rule_lib.Rule(
+    _tie_part, rule_lib.know_nothing, _need_part, _build_part
+  ),
+}

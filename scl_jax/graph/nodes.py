@@ -35,6 +35,7 @@ from scl_jax import tree as tree_lib
 
 PyTree = tree_lib.PyTree
 
+PART_OF_INPUT = 'part_of_input'
 _INLINED = ('jit', 'pjit', 'closed_call', 'core_call', 'core_closed_call')
 _CHECKPOINTS = ('checkpoint', 'remat', 'remat2')
 _CUSTOM = ('custom_jvp_call', 'custom_vjp_call')
@@ -147,6 +148,46 @@ def trace(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> Graph:
   graph.paths = tuple(path for path, _ in tree_lib.zip_leaves(params))
   graph.out_tree = jax.tree.structure(out_shape)
   return graph
+
+
+def take_parts(graph: Graph) -> Graph:
+  """The graph with a node wherever params meet what is made of inputs alone.
+
+  The node, `PART_OF_INPUT`, is the identity. Behind it features may be removed,
+  as it can pick what is left.
+
+  Args:
+    graph: From `trace`.
+
+  Returns:
+    Another graph.
+  """
+  avals = list(graph.avals)
+  made_of_inputs = set(graph.inputs)
+  result: list[Node] = []
+  positions = []  # of the old nodes
+  for node in graph.nodes:
+    positions.append(len(result))
+    given = [v for v in node.inputs if v in made_of_inputs]
+    if all(v in made_of_inputs or v in graph.constants for v in node.inputs):
+      made_of_inputs.update(node.outputs if given else ())
+      given = []
+    parts = {}
+    for variable in dict.fromkeys(given):
+      avals.append(avals[variable])
+      parts[variable] = len(avals) - 1
+      identity = lambda value, **_: [value]
+      result.append(
+        Node(PART_OF_INPUT, (variable,), (parts[variable],), {}, identity)
+      )
+    inputs = tuple(parts.get(v, v) for v in node.inputs)
+    result.append(node._replace(inputs=inputs))
+  positions.append(len(result))
+  calls = [
+    call._replace(start=positions[call.start], stop=positions[call.stop])
+    for call in graph.calls
+  ]
+  return dataclasses.replace(graph, nodes=result, calls=calls, avals=avals)
 
 
 def _open(closed: core.ClosedJaxpr, *, with_rules: bool = True) -> Graph:
