@@ -261,7 +261,9 @@ def random_masks(rng, params, kinds=MASKS):
   def mask(leaf):
     if leaf.ndim < 2 and rng.random() < 0.8:
       return None
-    kind = rng.choice(kinds, p=None if len(kinds) < 6 else [0.2] * 4 + [0.15, 0.05])
+    kind = rng.choice(
+      kinds, p=None if len(kinds) < 6 else [0.2] * 4 + [0.15, 0.05]
+    )
     values = np.ones(leaf.shape)
     if kind in ('dense', 'sparse'):
       values = rng.random(leaf.shape) < (0.5 if kind == 'dense' else 0.1)

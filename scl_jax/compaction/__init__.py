@@ -107,7 +107,8 @@ def compact(
       shapes `fn` is traced and analysed again.
     drop_inputs: Also remove the weights of inputs that nothing depends on; the
       small model takes whole inputs all the same, and picks what it uses.
-    verify: Raise if the small model differs by more than `tolerance`.
+    verify: Whether to run both models, measure how much they differ, and raise
+      if that is more than `tolerance`.
     tolerance: The largest accepted difference of outputs, relative to the
       largest output or 1.
 
@@ -137,11 +138,7 @@ def compact(
         f'params must be finite, but {path!r} is not: 0 times that is no 0.'
       )
   reduced = reduction.Reduction(fn, masked, masks, example_inputs, drop_inputs)
-  model = CompactModel(
-    reduced,
-    reduced.small_params,
-    certificates.certify(reduced, example_inputs),
+  certificate = certificates.certify(
+    reduced, example_inputs, tolerance if verify else None
   )
-  if verify:
-    model.certificate.check(tolerance)
-  return model
+  return CompactModel(reduced, reduced.small_params, certificate)

@@ -44,7 +44,7 @@ class Certificate:
     macs_after: Those of the small model.
     difference64: The largest difference of outputs, relative to the largest
       output or 1, with both models in float64, on the example inputs and on
-      random ones.
+      random ones; `None` if it was not measured.
     difference32: Likewise in the params' own dtypes.
   """
 
@@ -53,25 +53,8 @@ class Certificate:
   params_after: int
   macs_before: int
   macs_after: int
-  difference64: float
-  difference32: float
-
-  def check(self, tolerance: float) -> None:
-    """Raises if the models differ by more than the tolerance.
-
-    Args:
-      tolerance: The largest accepted difference.
-
-    Raises:
-      ArithmeticError: If one is larger, or not finite.
-    """
-    worst = max(self.difference64, self.difference32, key=_or_infinite)
-    if not worst <= tolerance:
-      raise ArithmeticError(
-        f'The compact model differs by {worst:.1e}, more than the tolerance '
-        f'{tolerance:.1e}. If the function amplifies rounding that much, give '
-        'a larger one; if not, this is a bug in scl_jax.compact.'
-      )
+  difference64: float | None
+  difference32: float | None
 
   def __str__(self) -> str:
     lines = ['| | before | after | ratio |', '|---|--:|--:|--:|']
@@ -89,33 +72,33 @@ class Certificate:
         if indices
       )
       lines.append(f'{path}: {counts}')
-    lines.append(
-      f'Largest difference: {self.difference64:.1e} in float64, '
-      f'{self.difference32:.1e} in the given dtypes.'
-    )
+    if self.difference64 is not None:
+      lines.append(
+        f'Largest difference: {self.difference64:.1e} in float64, '
+        f'{self.difference32:.1e} in the given dtypes.'
+      )
     return '\n'.join(lines)
 
 
-def certify(reduced: reduction.Reduction, inputs: Sequence[Any]) -> Certificate:
-  """Measures a reduction.
+def certify(
+  reduced: reduction.Reduction,
+  inputs: Sequence[Any],
+  tolerance: float | None,
+) -> Certificate:
+  """Describes a reduction, and measures it.
 
   Args:
     reduced: The reduction.
     inputs: Example inputs.
+    tolerance: The largest accepted difference; `None` to measure none.
 
   Returns:
     The certificate.
+
+  Raises:
+    ArithmeticError: If a difference is larger, or not finite.
   """
   small = reduced.small_params
-  cases = [inputs, _random(inputs)]
-  difference32 = _difference(reduced, reduced.params, small, cases)
-  with jax.enable_x64(True):
-    wide = [_widen(case) for case in cases]
-    params = _widen(reduced.params)
-    leaves = jax.tree.leaves(params)
-    plan = reduced.plan([leaf.dtype for leaf in leaves], wide[0])
-    small64 = reduced.shrink(plan, leaves)
-    difference64 = _difference(reduced, params, small64, wide)
   removed = {}
   for path, leaf, kept in zip(
     reduced.paths, jax.tree.leaves(reduced.params), reduced.kept, strict=True
@@ -126,6 +109,16 @@ def certify(reduced: reduction.Reduction, inputs: Sequence[Any]) -> Certificate:
     )
     if any(axes):
       removed[path] = axes
+  difference64 = difference32 = None
+  if tolerance is not None:
+    difference64, difference32 = _differences(reduced, inputs)
+    worst = max(difference64, difference32, key=_or_infinite)
+    if not worst <= tolerance:
+      raise ArithmeticError(
+        f'The compact model differs by {worst:.1e}, more than the tolerance '
+        f'{tolerance:.1e}. If the function amplifies rounding that much, give '
+        'a larger one; if not, this is a bug in scl_jax.compact.'
+      )
   return Certificate(
     removed=removed,
     params_before=_size(reduced.params),
@@ -135,6 +128,21 @@ def certify(reduced: reduction.Reduction, inputs: Sequence[Any]) -> Certificate:
     difference64=difference64,
     difference32=difference32,
   )
+
+
+def _differences(
+  reduced: reduction.Reduction, inputs: Sequence[Any]
+) -> tuple[float, float]:
+  """In float64, and in the given dtypes."""
+  cases = [inputs, _random(inputs)]
+  narrow = _difference(reduced, reduced.params, reduced.small_params, cases)
+  with jax.enable_x64(True):
+    wide = [_widen(case) for case in cases]
+    params = _widen(reduced.params)
+    leaves = jax.tree.leaves(params)
+    plan = reduced.plan([leaf.dtype for leaf in leaves], wide[0])
+    small = reduced.shrink(plan, leaves)
+    return _difference(reduced, params, small, wide), narrow
 
 
 def _difference(

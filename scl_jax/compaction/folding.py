@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scl_jax.compaction import labelling
 from scl_jax.graph import facts as facts_lib
+from scl_jax.graph import labelling
 from scl_jax.graph import labels as labels_lib
 from scl_jax.graph import rule as rule_lib
 from scl_jax.graph import rules

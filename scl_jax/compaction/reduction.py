@@ -21,9 +21,9 @@ import jax
 import numpy as np
 
 from scl_jax import tree as tree_lib
-from scl_jax.compaction import labelling
 from scl_jax.compaction import planning
 from scl_jax.compaction import running
+from scl_jax.graph import labelling
 from scl_jax.graph import nodes
 
 PyTree = tree_lib.PyTree

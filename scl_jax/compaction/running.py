@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scl_jax.compaction import labelling
 from scl_jax.compaction import planning
+from scl_jax.graph import labelling
 from scl_jax.graph import nodes
 from scl_jax.graph import rule as rule_lib
 from scl_jax.graph import rules

@@ -12,8 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""A model as a graph of primitives, and how features go through them."""
+"""A model as a graph of primitives, and how features go through them.
 
+`trace` reads the graph, whatever library the model is written in; `layers`
+lists its products with params; `label` finds the features that stand or fall
+together. What a primitive does to features is in one file for each kind of
+primitive, see `scl_jax.graph.rule`.
+"""
+
+from scl_jax.graph.labelling import Labelled as Labelled
+from scl_jax.graph.labelling import label as label
+from scl_jax.graph.layering import Layer as Layer
+from scl_jax.graph.layering import layers as layers
 from scl_jax.graph.nodes import Call as Call
 from scl_jax.graph.nodes import Graph as Graph
 from scl_jax.graph.nodes import Node as Node
