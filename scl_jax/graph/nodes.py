@@ -270,8 +270,19 @@ def _variables(eqn: core.JaxprEqn) -> list[Any]:
 
 def _alone(eqn: core.JaxprEqn) -> Callable[..., Sequence[Any]]:
   """A function of `_variables(eqn)` that runs one equation."""
+  variables = _variables(eqn)
   jaxpr = core.Jaxpr(
-    [], _variables(eqn), list(eqn.outvars), [eqn], effects=eqn.effects
+    [],
+    variables,
+    list(eqn.outvars),
+    [eqn],
+    effects=eqn.effects,
+    debug_info=core.DebugInfo(
+      'scl_jax.graph',
+      eqn.primitive.name,
+      ('',) * len(variables),
+      ('',) * len(eqn.outvars),
+    ),
   )
   return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, []))
 
