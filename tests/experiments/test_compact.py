@@ -18,21 +18,41 @@ import json
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import checkpointing
 from experiments import compact
-from experiments import train
+from experiments import input_pipeline
+from experiments import models
 from experiments.configs import digits_mlp_scl
+import scl_jax
+
+
+def write_run(workdir):
+  """What experiments.main would leave, of an untrained network."""
+  config = digits_mlp_scl.get_config()
+  with open(os.path.join(workdir, 'config.json'), 'w') as file:
+    file.write(config.to_json())
+  dataset = input_pipeline.load_dataset('digits', validation_size=0)
+  model = models.create_model(config.model, dataset.num_classes)
+  images = jnp.zeros((1, *dataset.test.images.shape[1:]))
+  params = model.init(jax.random.key(0), images)['params']
+  masks = jax.tree.map(
+    lambda p: (
+      jnp.floor(jax.random.uniform(jax.random.key(1), p.shape) + 0.02)
+      if p.ndim > 1
+      else None
+    ),
+    params,
+  )
+  params = scl_jax.apply_masks(params, masks)
+  checkpointing.save(workdir, {'params': params, 'masks': masks})
 
 
 def test_a_run_is_compacted(tmp_path):
-  config = digits_mlp_scl.get_config()
-  config.epochs, config.points_per_epoch = 1, 1
-  config.dense_reference = False
-  config.target_density = 0.05
-  train.train_and_evaluate(config, str(tmp_path))
+  write_run(tmp_path)
   small, result = compact.compact_run(
     str(tmp_path), batch_sizes=(1, 4), rounds=2
   )
