@@ -193,6 +193,24 @@ def test_grouped_convolutions_lose_whole_groups():
   assert shapes == {'w': (1, 1, 2, 4), 'g': (3, 3, 2, 6), 'v': (6, 2)}
 
 
+@pytest.mark.parametrize('dead', ['table', 'reader', 'none'])
+def test_embeddings(dead):
+  rng = np.random.default_rng(0)
+  params = {
+    'embedding': jnp.asarray(rng.normal(size=(7, 5)), jnp.float32),
+    'w': jnp.asarray(rng.normal(size=(5, 2)), jnp.float32),
+  }
+  if dead == 'table':
+    params['embedding'] *= KEEP
+  elif dead == 'reader':
+    params['w'] *= KEEP[:, None]
+  fn = lambda p, t: p['embedding'][t] @ p['w']
+  tokens = jnp.array([[0, 1, 6], [2, 2, 3]])
+  small = scl_jax.compact(fn, params, None, tokens)
+  width = 5 if dead == 'none' else 3
+  assert small.params['embedding'].shape == (7, width)
+
+
 def test_unused_inputs_go_when_asked():
   fn, params = net()
   params['w'] = params['w'].at[jnp.array([0, 3, 4])].set(0)

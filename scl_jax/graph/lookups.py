@@ -15,7 +15,8 @@
 """Rules of lookups: `gather`, `dynamic_slice`, and taking part of an input.
 
 Axes that are taken whole pass through, as the features of an embedding do;
-those that are indexed stay whole.
+those that are indexed stay whole. A feature that has the same value in all
+entries of a table is known, for indices in range.
 """
 
 from collections.abc import Sequence
@@ -63,6 +64,21 @@ def _tie(site: Site, ties: labels_lib.Ties) -> list[labels_lib.Labels]:
   return [tuple(result)]
 
 
+def _know(site: Site, facts: Sequence[facts_lib.Fact]) -> list[facts_lib.Fact]:
+  passes, (labels, *_) = _passes(site), site.in_labels
+  fact = facts_lib.project(
+    facts[0],
+    tuple(ids if a in passes else None for a, ids in enumerate(labels)),
+  )
+  order = sorted(passes, key=lambda axis: passes[axis])
+  rest = [axis for axis in range(len(labels)) if axis not in passes]
+  shape = [1] * len(site.outputs[0].shape)
+  for axis in passes:
+    shape[passes[axis]] = fact.known.shape[axis]
+  value, known = (np.transpose(x, [*order, *rest]).reshape(shape) for x in fact)
+  return [facts_lib.Fact(value, known)]
+
+
 def _need(
   site: Site,
   facts: Sequence[facts_lib.Fact],
@@ -89,7 +105,7 @@ def _build(site: Site, keep: Keep, values: Sequence[Any]):
   return site.node.bind(*values, **params)
 
 
-_LOOKUP = rule_lib.Rule(_tie, rule_lib.know_nothing, _need, _build)
+_LOOKUP = rule_lib.Rule(_tie, _know, _need, _build)
 
 
 def _tie_part(site: Site, ties: labels_lib.Ties) -> list[labels_lib.Labels]:
