@@ -44,8 +44,9 @@ class Certificate:
     macs_after: Those of the small model.
     difference64: The largest difference of outputs, relative to the largest
       output or 1, with both models in float64, on the example inputs and on
-      random ones; `None` if it was not measured.
-    difference32: Likewise in the params' own dtypes.
+      random ones; `None` if it was not measured, or the function takes no
+      float64.
+    difference32: Likewise in the params' own dtypes; `None` if not measured.
   """
 
   removed: Mapping[str, tuple[tuple[int, ...], ...]]
@@ -60,7 +61,7 @@ class Certificate:
     lines = ['| | before | after | ratio |', '|---|--:|--:|--:|']
     for name, before, after in (
       ('parameters', self.params_before, self.params_after),
-      ('MACs', self.macs_before, self.macs_after),
+      ('MACs of the example', self.macs_before, self.macs_after),
     ):
       ratio = f'{before / after:.2f}' if after else '∞'
       lines.append(f'| {name} | {before:,} | {after:,} | {ratio} |')
@@ -72,11 +73,12 @@ class Certificate:
         if indices
       )
       lines.append(f'{path}: {counts}')
-    if self.difference64 is not None:
-      lines.append(
-        f'Largest difference: {self.difference64:.1e} in float64, '
-        f'{self.difference32:.1e} in the given dtypes.'
-      )
+    for difference, kind in (
+      (self.difference64, 'float64'),
+      (self.difference32, 'the given dtypes'),
+    ):
+      if difference is not None:
+        lines.append(f'Largest difference in {kind}: {difference:.1e}')
     return '\n'.join(lines)
 
 
@@ -112,7 +114,7 @@ def certify(
   difference64 = difference32 = None
   if tolerance is not None:
     difference64, difference32 = _differences(reduced, inputs)
-    worst = max(difference64, difference32, key=_or_infinite)
+    worst = max(difference64 or 0.0, difference32, key=_or_infinite)
     if not worst <= tolerance:
       raise ArithmeticError(
         f'The compact model differs by {worst:.1e}, more than the tolerance '
@@ -132,13 +134,17 @@ def certify(
 
 def _differences(
   reduced: reduction.Reduction, inputs: Sequence[Any]
-) -> tuple[float, float]:
-  """In float64, and in the given dtypes."""
+) -> tuple[float | None, float]:
+  """In float64, if the function runs in it, and in the given dtypes."""
   cases = [inputs, _random(inputs)]
   narrow = _difference(reduced, reduced.params, reduced.small_params, cases)
   with jax.enable_x64(True):
     wide = [_widen(case) for case in cases]
     params = _widen(reduced.params)
+    try:
+      jax.eval_shape(reduced.fn, params, *wide[0])
+    except TypeError:  # it mixes its params with arrays of a fixed dtype
+      return None, narrow
     leaves = jax.tree.leaves(params)
     plan = reduced.plan([leaf.dtype for leaf in leaves], wide[0])
     small = reduced.shrink(plan, leaves)

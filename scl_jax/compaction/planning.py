@@ -25,6 +25,10 @@ otherwise it is added to a bias that follows (`folding`), and where that is not
 possible the group stays. That can make other folds necessary, so it is repeated
 until nothing changes; groups only ever return, so it ends, with the largest set
 that may go.
+
+This takes 0 times anything to be 0. An entry that stays without being needed
+may change, to 1 / 0 in the worst case, and 0 times that is no 0: verification
+would find it.
 """
 
 from collections.abc import Sequence

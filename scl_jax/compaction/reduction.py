@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax import core
 import numpy as np
 
 from scl_jax import tree as tree_lib
@@ -84,7 +85,7 @@ class Reduction:
     plan = plans[0 if self._prefer_first else 1]
     self.kept, self.folds = plan.kept, plan.folds
     self.small_params = self.shrink(plan, self._leaves)
-    self._plans[_key(specs, specs_of(inputs))] = plan
+    self._remember(_key(specs, specs_of(inputs)), plan)
 
   def __call__(self, params: PyTree, *inputs: Any) -> Any:
     """What `fn` returns, from small params.
@@ -135,7 +136,8 @@ class Reduction:
     ]
     input_specs = specs_of(inputs)
     key = _key(specs, input_specs)
-    if key not in self._plans:
+    plan = self._plans.get(key)
+    if plan is None:
       labelled = self._label(specs, input_specs, self._prefer_first)
       leaves = [
         leaf.astype(spec.dtype)
@@ -143,8 +145,8 @@ class Reduction:
       ]
       plan = planning.make(labelled, leaves, self._foldable, self.kept)
       self._check_folds(plan)
-      self._plans[key] = plan
-    return self._plans[key]
+      self._remember(key, plan)
+    return plan
 
   def shrink(self, plan: planning.Plan, leaves: Sequence[np.ndarray]) -> PyTree:
     """The kept entries of params, with what the plan folds into them.
@@ -169,6 +171,12 @@ class Reduction:
     if self._drop_inputs:
       graph = nodes.take_parts(graph)
     return labelling.label(graph, prefer_first=prefer_first)
+
+  def _remember(self, key: Any, plan: planning.Plan) -> None:
+    """Keeps a plan, unless `fn` captured tracers, which do not live on."""
+    constants = plan.labelled.body.graph.constants.values()
+    if not any(isinstance(value, core.Tracer) for value in constants):
+      self._plans[key] = plan
 
   def _check_folds(self, plan: planning.Plan) -> None:
     for index, path in enumerate(self.paths):

@@ -71,10 +71,8 @@ class Ties:
       Arrays [ids] of int and, indexed by group, of bool.
     """
     groups = np.arange(self._count)
-    first, second = (
-      _joined([a for a, _ in self._edges]),
-      _joined([b for _, b in self._edges]),
-    )
+    first = _joined([a for a, _ in self._edges])
+    second = _joined([b for _, b in self._edges])
     while True:
       least = np.minimum(groups[first], groups[second])
       before = groups.copy()
