@@ -217,16 +217,21 @@ def test_the_certificate():
   assert '0/w: 2 of axis 1' in str(found)
 
 
-def test_verification_raises():
-  """Sums in another order differ by rounding, more than nothing."""
-  rng = np.random.default_rng(0)
-  params = {'w': rng.normal(size=(40, 50)), 'v': rng.normal(size=(50, 3))}
-  params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
-  masks = weight_masks(params, lambda s: rng.random((1, s[1])).repeat(s[0], 0))
-  masks = jax.tree.map(lambda m: jnp.where(m > 0.5, 1.0, 0.0), masks)
-  fn = lambda p, x: jnp.tanh(x @ p['w']) @ p['v']
-  x = jnp.asarray(rng.normal(size=(8, 40)), jnp.float32)
-  with pytest.raises(ArithmeticError, match='more than the tolerance 0'):
-    scl_jax.compact(fn, params, masks, x, tolerance=0.0)
-  small = scl_jax.compact(fn, params, masks, x, verify=False)
+def test_verification_finds_what_zeros_do_not_hide():
+  """Of log|u| * m, what is behind m = 0 may go; but 0 times log 0 is no 0."""
+  params = {
+    'w': jnp.ones((3, 2)),
+    'a': jnp.eye(2),
+    'm': jnp.array([0.0, 1.0]),
+    't': jnp.ones((3, 2)),
+  }
+
+  def fn(p, x):
+    u = jnp.tanh(x @ p['w']) @ p['a']
+    return (x @ p['t'] + jnp.log(jnp.abs(u)) * p['m']).sum(1)
+
+  x = jnp.linspace(0.1, 1, 6).reshape(2, 3)
+  with pytest.raises(ArithmeticError, match='differs by nan, more than'):
+    scl_jax.compact(fn, params, None, x)
+  small = scl_jax.compact(fn, params, None, x, verify=False)
   assert small.certificate.difference32 is None
