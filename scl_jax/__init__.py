@@ -21,6 +21,8 @@ is the only change that a training loop needs; see `scl_jax.sparsify`.
 
 from scl_jax import features as features
 from scl_jax import ste as ste
+from scl_jax.compaction import CompactModel as CompactModel
+from scl_jax.compaction import compact as compact
 from scl_jax.costs import costs as costs
 from scl_jax.csr import save_csr as save_csr
 from scl_jax.csr import to_bcsr as to_bcsr

@@ -29,6 +29,7 @@ from jax.extend import core
 import jax.numpy as jnp
 
 from scl_jax import tree as tree_lib
+from scl_jax.graph import layering
 
 PyTree = tree_lib.PyTree
 
@@ -158,14 +159,8 @@ def _same_rank(inside: Sequence[Any], outside: Sequence[Any]) -> int:
 
 def _macs(eqn: core.JaxprEqn) -> float:
   variables: list[Any] = [*eqn.invars[:2], eqn.outvars[0]]
-  lhs, rhs, out = (v.aval.shape for v in variables)
-  dimensions = eqn.params['dimension_numbers']
-  if eqn.primitive.name == 'dot_general':
-    contracted = dimensions[0][0]
-    return float(math.prod(out) * math.prod(lhs[axis] for axis in contracted))
-  out_features = rhs[dimensions.rhs_spec[0]]
-  holes = math.prod(eqn.params['lhs_dilation'])
-  return math.prod(out) * math.prod(rhs) / out_features / holes
+  shapes = [v.aval.shape for v in variables]
+  return float(layering.macs(eqn.primitive.name, eqn.params, *shapes))
 
 
 def _bodies(eqn: core.JaxprEqn) -> list[core.Jaxpr]:

@@ -244,8 +244,10 @@ def variable_sizes(
   """
   sizes = np.ones((1,) * len(shape), np.int32)
   for axis, run in enumerate(_runs(shape, weight_shape, '')):
-    if run > 1:
-      counts = np.bincount(np.arange(weight_shape[axis]) // run)
+    if run != 1:  # 0 where the axis is empty
+      counts = np.bincount(
+        np.arange(weight_shape[axis]) // max(run, 1), minlength=shape[axis]
+      )
       sizes = sizes * np.expand_dims(
         counts.astype(np.int32),
         [other for other in range(len(shape)) if other != axis],
@@ -289,7 +291,7 @@ def host_mask(array: np.ndarray, mask: Any, path: str = '') -> np.ndarray:
 
 def _runs(small, large, path):
   if len(small) == len(large) and all(
-    0 < n <= d or n == d for n, d in zip(small, large, strict=True)
+    0 < n <= d or n == d or n == 1 for n, d in zip(small, large, strict=True)
   ):
     runs = tuple(-(-d // max(n, 1)) for n, d in zip(small, large, strict=True))
     if all(

@@ -99,6 +99,32 @@ def test_macs():
   assert _number(table['total']['live MACs']) == 49 * live[0] + live[1]
 
 
+def test_speed_up():
+  params = {'w': jnp.ones((4, 2)), 'v': jnp.ones((2, 2))}
+  masks = {'w': jnp.eye(4, 2), 'v': jnp.zeros((2, 2))}
+  table = _parse(summary(params, masks, costs={'w': 3.0, 'v': 1.0}))
+  assert table['w']['speed-up'] == '4.00'  # 24 / 6
+  assert table['v']['speed-up'] == '-'
+  assert table['total']['speed-up'] == '4.67'  # 28 / 6
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_storage(dtype):
+  rng = np.random.default_rng(0)
+  params = {'w': jnp.ones((3, 3, 5, 7), dtype), 'b': jnp.ones(7, dtype)}
+  mask = (rng.random((3, 3, 5, 7)) < 0.1).astype(np.float32)
+  table = _parse(summary(params, {'w': mask, 'b': None}, storage=True))
+  values = np.ones(int(mask.sum()), dtype)
+  _, columns = np.nonzero(mask.reshape(45, 7))
+  pointers = np.zeros(46, np.int32)
+  assert _number(table['w']['bytes']) == params['w'].nbytes
+  bits = np.packbits(mask.astype(bool))
+  assert _number(table['w']['bitmask']) == bits.nbytes + values.nbytes
+  csr = values.nbytes + columns.astype(np.int32).nbytes + pointers.nbytes
+  assert _number(table['w']['CSR']) == csr
+  assert table['total']['CSR'] == table['w']['CSR']
+
+
 def test_macs_from_costs():
   params = {'w': jnp.ones((3, 2)), 'b': jnp.ones(2)}
   prices = count_costs(

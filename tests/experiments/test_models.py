@@ -176,6 +176,35 @@ def test_option_a_pads_channels_and_skips_pixels():
   assert not y[..., 3].any()
 
 
+def total_macs(model, variables, images):
+  costs = scl_jax.costs(model.apply, variables, images)
+  total = jax.tree.map(lambda p, c: p.size * c, variables, costs)
+  return sum(jax.tree.leaves(total))
+
+
+@pytest.mark.parametrize('depth', [20, 32])
+def test_macs_of_resnets_by_hand(depth):
+  """Two convolutions of 3x3 a block; shortcuts are free."""
+  n = (depth - 2) // 6
+  expected = 32 * 32 * 9 * 3 * 16 + 64 * 10
+  expected += 2 * n * 32 * 32 * 9 * 16 * 16
+  expected += 16 * 16 * 9 * (16 * 32 + (2 * n - 1) * 32 * 32)
+  expected += 8 * 8 * 9 * (32 * 64 + (2 * n - 1) * 64 * 64)
+  model, images = resnet.ResNet(depth), jnp.zeros((1, 32, 32, 3))
+  variables = jax.eval_shape(model.init, jax.random.key(0), images)
+  assert total_macs(model, variables, images) == expected
+
+
+@pytest.mark.parametrize('name', ['lenet300', 'lenet5'])
+def test_macs_of_lenets_against_xla(name):
+  model, images = models.create_model(name, 10), jnp.zeros((4, 28, 28, 1))
+  variables = model.init(jax.random.key(0), images)
+  analysis = jax.jit(model.apply).lower(variables, images).compile()
+  flops = analysis.cost_analysis()['flops']
+  macs = total_macs(model, variables, images)
+  assert macs == pytest.approx(flops / 2, rel=0.02)
+
+
 def test_unknown_names_and_depths():
   images = jnp.zeros((1, 32, 32, 3))
   with pytest.raises(ValueError, match=r'lenet300, lenet5, .*; got'):

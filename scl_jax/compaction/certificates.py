@@ -1,0 +1,211 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The evidence that a smaller model computes the same function."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scl_jax import tree as tree_lib
+from scl_jax.compaction import reduction
+from scl_jax.costs import costs
+
+PyTree = tree_lib.PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+  """What compaction removed, and what it changed.
+
+  Attributes:
+    removed: For each leaf that lost anything, by its path, the removed indices
+      of each axis.
+    params_before: Entries of all leaves.
+    params_after: Those of the small model.
+    macs_before: Multiply-accumulates of the products with params, for the
+      example inputs, zeros included (`scl_jax.costs`).
+    macs_after: Those of the small model.
+    difference64: The largest difference of outputs, relative to the largest
+      output or 1, with both models in float64, on the example inputs and on
+      random ones; `None` if it was not measured, or the function takes no
+      float64.
+    difference32: Likewise in the params' own dtypes; `None` if not measured.
+  """
+
+  removed: Mapping[str, tuple[tuple[int, ...], ...]]
+  params_before: int
+  params_after: int
+  macs_before: int
+  macs_after: int
+  difference64: float | None
+  difference32: float | None
+
+  def __str__(self) -> str:
+    lines = ['| | before | after | ratio |', '|---|--:|--:|--:|']
+    for name, before, after in (
+      ('parameters', self.params_before, self.params_after),
+      ('MACs of the example', self.macs_before, self.macs_after),
+    ):
+      ratio = f'{before / after:.2f}' if after else '∞'
+      lines.append(f'| {name} | {before:,} | {after:,} | {ratio} |')
+    lines.append('')
+    for path, axes in self.removed.items():
+      counts = ', '.join(
+        f'{len(indices)} of axis {axis}'
+        for axis, indices in enumerate(axes)
+        if indices
+      )
+      lines.append(f'{path}: {counts}')
+    for difference, kind in (
+      (self.difference64, 'float64'),
+      (self.difference32, 'the given dtypes'),
+    ):
+      if difference is not None:
+        lines.append(f'Largest difference in {kind}: {difference:.1e}')
+    return '\n'.join(lines)
+
+
+def certify(
+  reduced: reduction.Reduction,
+  inputs: Sequence[Any],
+  tolerance: float | None,
+) -> Certificate:
+  """Describes a reduction, and measures it.
+
+  Args:
+    reduced: The reduction.
+    inputs: Example inputs.
+    tolerance: The largest accepted difference; `None` to measure none.
+
+  Returns:
+    The certificate.
+
+  Raises:
+    ArithmeticError: If a difference is larger, or not finite.
+  """
+  small = reduced.small_params
+  removed = {}
+  for path, leaf, kept in zip(
+    reduced.paths, jax.tree.leaves(reduced.params), reduced.kept, strict=True
+  ):
+    axes = tuple(
+      tuple(np.delete(np.arange(size), indices).tolist())
+      for size, indices in zip(leaf.shape, kept, strict=True)
+    )
+    if any(axes):
+      removed[path] = axes
+  difference64 = difference32 = None
+  if tolerance is not None:
+    difference64, difference32 = _differences(reduced, inputs)
+    worst = max(difference64 or 0.0, difference32, key=_or_infinite)
+    if not worst <= tolerance:
+      raise ArithmeticError(
+        f'The compact model differs by {worst:.1e}, more than the tolerance '
+        f'{tolerance:.1e}. If the function amplifies rounding that much, give '
+        'a larger one; if not, this is a bug in scl_jax.compact.'
+      )
+  return Certificate(
+    removed=removed,
+    params_before=_size(reduced.params),
+    params_after=_size(small),
+    macs_before=_macs(reduced.fn, reduced.params, inputs),
+    macs_after=_macs(reduced, small, inputs),
+    difference64=difference64,
+    difference32=difference32,
+  )
+
+
+def _differences(
+  reduced: reduction.Reduction, inputs: Sequence[Any]
+) -> tuple[float | None, float]:
+  """In float64, if the function runs in it, and in the given dtypes."""
+  cases = [inputs, _random(inputs)]
+  narrow = _difference(reduced, reduced.params, reduced.small_params, cases)
+  with jax.enable_x64(True):
+    wide = [_widen(case) for case in cases]
+    params = _widen(reduced.params)
+    try:
+      jax.eval_shape(reduced.fn, params, *wide[0])
+    except TypeError:  # it mixes its params with arrays of a fixed dtype
+      return None, narrow
+    leaves = jax.tree.leaves(params)
+    plan = reduced.plan([leaf.dtype for leaf in leaves], wide[0])
+    small = reduced.shrink(plan, leaves)
+    return _difference(reduced, params, small, wide), narrow
+
+
+def _difference(
+  reduced: reduction.Reduction,
+  params: PyTree,
+  small: PyTree,
+  cases: Sequence[Any],
+) -> float:
+  before, after = jax.jit(reduced.fn), jax.jit(reduced.__call__)
+  worst = 0.0
+  for case in cases:
+    pairs = zip(
+      jax.tree.leaves(before(params, *case)),
+      jax.tree.leaves(after(small, *case)),
+      strict=True,
+    )
+    for a, b in pairs:
+      a, b = (np.asarray(x).astype(np.complex128) for x in (a, b))
+      size = max(1.0, np.abs(a).max(initial=0))
+      same = (a == b) | (np.isnan(a) & np.isnan(b))
+      gap = np.where(same, 0, np.abs(a - b)).max(initial=0) / size
+      worst = max(worst, float(gap), key=_or_infinite)
+  return worst
+
+
+def _or_infinite(value: float) -> float:
+  return math.inf if math.isnan(value) else value
+
+
+def _random(inputs: Sequence[Any]) -> list[Any]:
+  """Standard normal arrays like the inputs; whole numbers stay as they are."""
+  rng = np.random.default_rng(0)
+
+  def draw(x):
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+      return x
+    return jnp.asarray(rng.normal(size=jnp.shape(x)), dtype)
+
+  return jax.tree.map(draw, list(inputs))
+
+
+def _widen(tree: PyTree) -> PyTree:
+  def widen(x):
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+      return x
+    is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+    return np.asarray(x).astype(np.complex128 if is_complex else np.float64)
+
+  return jax.tree.map(widen, tree)
+
+
+def _size(params: PyTree) -> int:
+  return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def _macs(fn: Any, params: PyTree, inputs: Sequence[Any]) -> int:
+  rows = tree_lib.zip_leaves(params, costs(fn, params, *inputs))
+  return round(sum(math.prod(jnp.shape(leaf)) * c for _, leaf, c in rows))

@@ -1,0 +1,215 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Which features may go, and what has to be put back for them.
+
+Why this is exact. Of each entry two things are worked out, along the order of
+computation and against it: whether it is *known*, the same whatever the inputs,
+and whether it is *needed*, that is, whether any result depends on it. A group
+of tied indices goes if each entry in each of its places is known or not needed.
+Then every needed entry that stays keeps its value, by induction: what is
+computed from it is computed from needed entries, which stayed, or were known
+and left out of a sum. If what they would have added is 0, nothing is missing;
+otherwise it is added to a bias that follows (`folding`), and where that is not
+possible the group stays. That can make other folds necessary, so it is repeated
+until nothing changes; groups only ever return, so it ends, with the largest set
+that may go.
+
+This takes 0 times anything to be 0. An entry that stays without being needed
+may change, to 1 / 0 in the worst case, and 0 times that is no 0: verification
+would find it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from scl_jax.compaction import folding
+from scl_jax.graph import facts as facts_lib
+from scl_jax.graph import labelling
+from scl_jax.graph import labels as labels_lib
+from scl_jax.graph import rule as rule_lib
+from scl_jax.graph import rules
+
+Kept = tuple[np.ndarray, ...]
+
+
+class Plan(NamedTuple):
+  """How a function becomes a smaller one.
+
+  Attributes:
+    labelled: The function and its groups.
+    keep: Which ids are kept.
+    kept: For each leaf and axis, the indices that are kept.
+    folds: Amounts to add to leaves, by the leaf's position, in the original
+      shapes.
+  """
+
+  labelled: labelling.Labelled
+  keep: rule_lib.Keep
+  kept: list[Kept]
+  folds: dict[int, np.ndarray]
+
+
+def make(
+  labelled: labelling.Labelled,
+  values: list[np.ndarray],
+  foldable: list[bool],
+  wanted: list[Kept] | None = None,
+) -> Plan:
+  """Decides what goes.
+
+  Args:
+    labelled: From `label`.
+    values: The values of the leaves of params.
+    foldable: Whether an amount may be added to a leaf.
+    wanted: What is to be kept of each leaf's axes; `None` for as little as
+      possible.
+
+  Returns:
+    The plan.
+
+  Raises:
+    ValueError: If `wanted` leaves out what has to stay.
+  """
+  (graph, sites, labels), groups = labelled.body, labelled.groups
+  facts = _know(labelled, values)
+  needs = _need(labelled, facts)
+  may_go = _candidates(labelled, facts, needs)
+  if wanted is not None:
+    may_go &= _going(labelled, wanted)
+
+  while True:
+    dropped = may_go[groups]
+    keep = rule_lib.Keep(~dropped)
+    folds: dict[int, np.ndarray] = {}
+    guilty = [np.zeros(0, int)]
+    for index, site in enumerate(sites):
+      in_facts = [facts[v] for v in site.node.inputs]
+      spill = rules.rule_of(site.node).spill(site, in_facts, dropped)
+      if spill is None:
+        continue
+      lacks = (spill.missing != 0) & _stays(
+        needs[site.node.outputs[0]], site.out_labels[0], keep
+      )
+      if not lacks.any():
+        continue
+      fold = spill.is_exact and folding.find(
+        labelled, index, spill.missing, lacks, foldable
+      )
+      if fold:
+        leaf, amount = fold
+        folds[leaf] = folds.get(leaf, 0) + amount
+      else:
+        guilty.append(spill.blame(lacks))
+    if not (ids := np.concatenate(guilty)).size:
+      break
+    may_go[groups[ids]] = False
+
+  kept = [
+    tuple(np.flatnonzero(keep.kept[ids]) for ids in labels[leaf])
+    for leaf in graph.leaves
+  ]
+  if wanted is not None:
+    for path, axes, wanted_axes in zip(graph.paths, kept, wanted, strict=True):
+      for axis, (stays, may) in enumerate(zip(axes, wanted_axes, strict=True)):
+        if not np.array_equal(stays, may):
+          raise ValueError(
+            f'The compaction does not hold here: axis {axis} of {path!r} has '
+            f'to keep {len(stays)} indices, not {len(may)}. For inputs of '
+            'other shapes compact the model again.'
+          )
+  return Plan(labelled, keep, kept, folds)
+
+
+def _candidates(
+  labelled: labelling.Labelled,
+  facts: dict[int, facts_lib.Fact],
+  needs: dict[int, np.ndarray],
+) -> np.ndarray:
+  """Groups that may go as far as their own entries are concerned."""
+  (graph, _, labels), groups = labelled.body, labelled.groups
+  may_go = np.zeros_like(labelled.pinned)
+  for leaf in graph.leaves:
+    for ids in labels[leaf]:
+      may_go[groups[ids]] = True
+  may_go &= ~labelled.pinned
+  for variable, fact in facts.items():
+    fine = fact.known | ~needs[variable]
+    for axis, ids in enumerate(labels[variable]):
+      if ids is not None:
+        others = tuple(a for a in range(fine.ndim) if a != axis)
+        may_go[groups[ids[~fine.all(others)]]] = False
+  return may_go
+
+
+def _going(labelled: labelling.Labelled, wanted: Sequence[Kept]) -> np.ndarray:
+  """The groups that `wanted` leaves out."""
+  graph, _, labels = labelled.body
+  going = np.zeros_like(labelled.pinned)
+  for leaf, axes in zip(graph.leaves, wanted, strict=True):
+    for ids, kept in zip(labels[leaf], axes, strict=True):
+      assert ids is not None  # leaves have labels on all axes
+      going[labelled.groups[np.delete(ids, kept)]] = True
+  return going
+
+
+def _know(
+  labelled: labelling.Labelled, values: list[np.ndarray]
+) -> dict[int, facts_lib.Fact]:
+  graph, sites, labels = labelled.body
+  facts = {}
+  given = {**dict(zip(graph.leaves, values, strict=True)), **graph.constants}
+  for variable, value in given.items():
+    facts[variable] = facts_lib.constant(
+      graph.avals[variable], value, labels[variable]
+    )
+  for variable in graph.inputs:
+    facts[variable] = facts_lib.unknown(graph.avals[variable], labels[variable])
+  for site in sites:
+    in_facts = [facts[v] for v in site.node.inputs]
+    results = rules.rule_of(site.node).know(site, in_facts)
+    facts.update(zip(site.node.outputs, results, strict=True))
+  return facts
+
+
+def _need(
+  labelled: labelling.Labelled, facts: dict[int, facts_lib.Fact]
+) -> dict[int, np.ndarray]:
+  graph, sites, _ = labelled.body
+  needs = {v: np.zeros(fact.known.shape, bool) for v, fact in facts.items()}
+  for variable in graph.outputs:
+    needs[variable] = np.ones_like(needs[variable])
+  for site in reversed(sites):
+    wanted = [needs[v] for v in site.node.outputs]
+    if not any(w.any() for w in wanted):
+      continue
+    in_facts = [facts[v] for v in site.node.inputs]
+    results = rules.rule_of(site.node).need(site, in_facts, wanted)
+    for variable, result in zip(site.node.inputs, results, strict=True):
+      needs[variable] = needs[variable] | result
+  return needs
+
+
+def _stays(
+  need: np.ndarray, labels: labels_lib.Labels, keep: rule_lib.Keep
+) -> np.ndarray:
+  """What is needed of what is kept."""
+  for axis, ids in enumerate(labels):
+    mask = keep.of(ids)
+    if mask is not None:
+      shape = [-1 if a == axis else 1 for a in range(len(labels))]
+      need = need & mask.reshape(shape)
+  return need
