@@ -30,15 +30,14 @@ import statistics
 import time
 from typing import Any
 
-from absl import app
 from absl import flags
-from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import artifacts
 from experiments import checkpointing
+from experiments import command_line
 from experiments import finished_run
 import scl_jax
 
@@ -178,19 +177,12 @@ def table(result: Mapping[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Compacts, and prints the certificate and the table."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  try:
-    small, result = compact_run(_WORKDIR.value, drop_inputs=_DROP_INPUTS.value)
-  except (ValueError, FileNotFoundError) as error:
-    raise SystemExit(f'{type(error).__name__}: {error}') from error
+  small, result = compact_run(_WORKDIR.value, drop_inputs=_DROP_INPUTS.value)
   print(f'{small.certificate}\n\n{table(result)}\n')
   print(f'The small model is in {os.path.join(_WORKDIR.value, "compact")}')
 
 
 if __name__ == '__main__':
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
-  jax.config.config_with_absl()
-  app.run(main)
+  command_line.run(main)

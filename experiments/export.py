@@ -35,10 +35,9 @@ from collections.abc import Mapping, Sequence
 import os
 import types
 
-from absl import app
 from absl import flags
-from absl import logging
 
+from experiments import command_line
 from experiments import finished_run
 import scl_jax
 
@@ -99,15 +98,9 @@ def export(workdir: str, formats: Sequence[str]) -> dict[str, str]:
   return paths
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Writes the formats and prints their sizes."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  try:
-    paths = export(_WORKDIR.value, _FORMAT.value)
-  except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
-    raise SystemExit(f'{type(error).__name__}: {error}') from error
-  for path in paths.values():
+  for path in export(_WORKDIR.value, _FORMAT.value).values():
     print(f'{path}: {_size(path):,} bytes')
 
 
@@ -118,6 +111,4 @@ def _size(path):
 
 
 if __name__ == '__main__':
-  # Orbax tells at length what it does, on the level INFO.
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
-  app.run(main)
+  command_line.run(main)

@@ -24,36 +24,26 @@ For example:
 import os
 import signal
 
-from absl import app
 from absl import flags
-from absl import logging
 import jax
 from ml_collections import config_flags
 
+from experiments import command_line
 from experiments import interruption
 from experiments import train
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The experiment; change fields by --config.field=value.'
 )
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where results are written.', required=True
-)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
 _RESUME = flags.DEFINE_bool(
   'resume', False, 'Go on from the newest checkpoint in --workdir.'
 )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Trains, and prints the table and the result."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  # Orbax tells at length what it does, on the level INFO. (A default of the
-  # flag would not do: absl takes a default for INFO.)
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)
   keep_compiled_programs()
-  logging.info('JAX %s on %s', jax.__version__, jax.devices())
   try:
     result = train.train_and_evaluate(
       _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
@@ -61,9 +51,6 @@ def main(argv: list[str]) -> None:
   except interruption.Interrupted as error:
     print(error)
     raise SystemExit(128 + signal.SIGTERM) from error
-  except (ValueError, FileNotFoundError) as error:
-    # What the user can mend is said in a line, without a traceback.
-    raise SystemExit(f'{type(error).__name__}: {error}') from error
 
   with open(os.path.join(_WORKDIR.value, 'table.md'), encoding='utf-8') as file:
     print('\n' + file.read())
@@ -95,6 +82,4 @@ def keep_compiled_programs() -> None:
 
 
 if __name__ == '__main__':
-  jax.config.config_with_absl()
-  flags.mark_flag_as_required('config')
-  app.run(main)
+  command_line.run(main, required=('config',))

@@ -1,0 +1,50 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""How every command of `experiments` starts."""
+
+from collections.abc import Callable, Sequence
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+
+
+def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
+  """Parses flags and runs a command.
+
+  Args:
+    main: The command. What the user can mend (`ValueError`,
+      `FileNotFoundError`, a missing extra) is said in a line, without a
+      traceback.
+    required: Flags that must be given, besides those that are defined so.
+  """
+
+  def start(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+      raise app.UsageError(f'Unknown arguments: {list(argv[1:])}')
+    # Orbax tells at length what it does, on the level INFO. (A default of the
+    # flag would not do: absl takes a default for INFO.)
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
+    logging.info('JAX %s on %s', jax.__version__, jax.devices())
+    try:
+      main()
+    except (ValueError, FileNotFoundError, ImportError) as error:
+      raise SystemExit(f'{type(error).__name__}: {error}') from error
+
+  jax.config.config_with_absl()
+  flags.mark_flags_as_required(required)
+  app.run(start)
