@@ -35,7 +35,9 @@ from experiments import train
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'The experiment; change fields by --config.field=value.'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where results are written.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where results are written.', required=True
+)
 _RESUME = flags.DEFINE_bool(
   'resume', False, 'Go on from the newest checkpoint in --workdir.'
 )
