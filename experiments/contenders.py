@@ -79,7 +79,7 @@ CONTENDERS: Mapping[str, Contender] = types.MappingProxyType(
       'STR',
       {'method': 'soft_threshold'},
       strength='soft_threshold.decay',
-      strengths=(1e-6, 1e-1),
+      strengths=(1e-6, 10.0),
     ),
     'nnrelief': Contender(
       'NNrelief',
