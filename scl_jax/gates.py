@@ -193,7 +193,9 @@ def polarization(gate_means: PyTree) -> jax.Array:
     Array(0.125, dtype=float32)
   """
   means = _gates('gate_means', gate_means)
-  total = sum(jnp.sum(g * (1 - g)) for g in means)
+  total = jnp.zeros((), jnp.float32)
+  for g in means:
+    total += jnp.sum(g * (1 - g))
   return total / sum(g.size for g in means)
 
 

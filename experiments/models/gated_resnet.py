@@ -51,7 +51,10 @@ class Gate(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps a block's input [batch, height, width, channels] to [batch, 1]."""
-    params = self.param('mlp', gates.init_gate, x.shape[-1], hidden=self.hidden)
+    params = self.param(
+      'mlp',
+      lambda key: gates.init_gate(key, x.shape[-1], hidden=self.hidden),
+    )
     return gates.apply_gate(params, x)
 
 
@@ -89,14 +92,9 @@ class GatedResNet(resnet.ResNet):
     if index not in self.gated_blocks():
       return branch
     decisions = Gate(self.hidden, name=f'Gate_{index}')(x)
-    if not self.is_initializing():
-      self.sow(
-        'decisions',
-        f'block_{index}',
-        decisions,
-        init_fn=lambda: None,
-        reduce_fn=lambda _, new: new,
-      )
+    # Not in init, where all is mutable: decisions are no state of the network.
+    if self.is_mutable_collection('decisions') and not self.is_initializing():
+      self.put_variable('decisions', f'block_{index}', decisions)
     return branch * decisions[:, None, None].astype(branch.dtype)
 
 

@@ -123,9 +123,8 @@ def test_a_stage_keeps_its_first_block():
   assert models.create_model('gated_resnet8', 10).gated_blocks() == [0, 1, 2]
 
 
-def test_training_ends_in_the_target_share(variables):
+def test_training_ends_in_the_target_share():
   """Task and regularisers in one jitted step; then the static network."""
-  del variables
   start = jax.jit(MODEL.init)(jax.random.key(0), IMAGES)
   tx = optax.sgd(0.1, momentum=0.9)
 
@@ -173,7 +172,7 @@ def test_training_ends_in_the_target_share(variables):
 def test_errors():
   with pytest.raises(ValueError, match='every_block=True'):
     gated_resnet.GatedResNet(depth=8).gated_blocks()
-  with pytest.raises(ValueError, match='is_open must hold block_0, .*; got b'):
+  with pytest.raises(ValueError, match=r'is_open must hold block_0, .*; got b'):
     gated_resnet.extract(MODEL, {}, {'block_1': np.array([True])})
   for depth in (2, 18):
     with pytest.raises(ValueError, match=r'6 n \+ 2'):
