@@ -79,11 +79,16 @@ class GatedResNet(resnet.ResNet):
     """The blocks that have a gate, from 0."""
     blocks = self.blocks()
     per_stage = len(blocks) // 3
-    gated = [i for i in range(len(blocks)) if self.every_block or i % per_stage]
+    gated = [
+      index
+      for index in range(len(blocks))
+      if index not in self.closed and (self.every_block or index % per_stage)
+    ]
     if not gated:
       raise ValueError(
-        f'Depth {self.depth} has one block a stage, and first blocks have no '
-        'gate: take a deeper network or every_block=True.'
+        f'No block is left to gate at depth {self.depth} with closed='
+        f'{self.closed}: first blocks of stages have a gate only with '
+        'every_block=True.'
       )
     return gated
 
@@ -113,16 +118,20 @@ def extract(
     less the ones of gates and closed branches.
 
   Raises:
-    ValueError: If `is_open` does not name just the blocks that have a gate.
+    ValueError: If `is_open` does not hold one value for each gate.
   """
   names = {f'block_{index}': index for index in model.gated_blocks()}
   if set(is_open) != set(names):
     raise ValueError(
       f'is_open must hold {", ".join(names)}; got {", ".join(is_open)}.'
     )
-  closed = tuple(
-    index for name, index in names.items() if not np.all(is_open[name])
-  )
+  for name, value in is_open.items():
+    if np.size(value) != 1:
+      raise ValueError(
+        'is_open must hold one bool for each block, as gates.consensus makes '
+        f'them; got shape {np.shape(value)} for {name!r}.'
+      )
+  closed = [i for name, i in names.items() if not np.all(is_open[name])]
   gone = {f'Gate_{index}' for index in names.values()}
   for index in closed:
     for number in model.blocks()[index].branch:
@@ -133,7 +142,7 @@ def extract(
     block=model.block,
     projection=model.projection,
     dtype=model.dtype,
-    closed=closed,
+    closed=tuple(sorted([*model.closed, *closed])),
   )
   return static, {
     collection: {

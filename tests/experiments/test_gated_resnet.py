@@ -121,6 +121,7 @@ def test_a_stage_keeps_its_first_block():
   convolutions = {int(k[5:]) for k in left['params'] if k.startswith('Conv')}
   assert convolutions == {0} | branches
   assert models.create_model('gated_resnet8', 10).gated_blocks() == [0, 1, 2]
+  assert model.clone(closed=(1, 4)).gated_blocks() == [2, 5, 7, 8]
 
 
 def test_training_ends_in_the_target_share():
@@ -174,6 +175,9 @@ def test_errors():
     gated_resnet.GatedResNet(depth=8).gated_blocks()
   with pytest.raises(ValueError, match=r'is_open must hold block_0, .*; got b'):
     gated_resnet.extract(MODEL, {}, {'block_1': np.array([True])})
+  decisions = {f'block_{i}': np.ones((5, 1)) for i in range(3)}
+  with pytest.raises(ValueError, match=r"got shape \(5, 1\) for 'block_0'"):
+    gated_resnet.extract(MODEL, {}, decisions)
   for depth in (2, 18):
     with pytest.raises(ValueError, match=r'6 n \+ 2'):
       resnet.ResNet(depth).blocks()
