@@ -220,7 +220,7 @@ def activity(
   Args:
     gate_means: From `gate_means`.
     costs: c, what each gate closes, in MACs say: a tree like `gate_means` of
-      numbers >= 0 or arrays that broadcast to its leaves. `None`: all the same.
+      numbers > 0 or arrays that broadcast to its leaves. `None`: all the same.
     target: τ in [0, 1], the share of the costs that shall be open; `None` for
       as little as the task allows.
 
@@ -297,9 +297,9 @@ def _shares(gate_means: PyTree, costs: PyTree) -> list[jax.Array]:
   spread = []
   for path, means, cost in rows:
     is_known = not isinstance(cost, core.Tracer)
-    if cost is None or (is_known and not np.all(np.asarray(cost) > 0)):
+    if cost is None or (is_known and not _is_positive(cost)):
       raise ValueError(
-        'costs must hold numbers > 0 for all gates; got '
+        'costs must hold finite numbers > 0 for all gates; got '
         f'{"none" if cost is None else cost} for {path!r}.'
       )
     cost = jnp.asarray(cost, jnp.float32)
@@ -312,6 +312,10 @@ def _shares(gate_means: PyTree, costs: PyTree) -> list[jax.Array]:
       ) from error
   total = sum(jnp.sum(cost) for cost in spread)
   return [cost / total for cost in spread]
+
+
+def _is_positive(cost: ArrayLike) -> bool:
+  return bool(np.all(np.isfinite(cost)) and np.all(np.asarray(cost) > 0))
 
 
 def _gates(name: str, tree: PyTree) -> list[jax.Array]:

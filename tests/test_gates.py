@@ -258,6 +258,7 @@ def test_errors():
   for costs, message in (
     ({'a': 1.0}, "got none for 'b'"),
     ({'a': 1.0, 'b': 0.0}, "> 0 for all gates; got 0.0 for 'b'"),
+    ({'a': 1.0, 'b': np.inf}, "> 0 for all gates; got inf for 'b'"),
     ({'a': 1.0, 'b': 1.0, 'c': 1.0}, 'must fit gate_means'),
     ({'a': np.ones(3), 'b': 1.0}, r"got \(3,\) for the \(2,\) of 'a'"),
   ):
