@@ -21,6 +21,7 @@ import types
 from flax import linen as nn
 import jax.numpy as jnp
 
+from experiments.models import gated_resnet
 from experiments.models import lenet
 from experiments.models import mobilenet
 from experiments.models import resnet
@@ -31,6 +32,16 @@ from experiments.models import wide_resnet
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = types.MappingProxyType(
   {
+    'gated_resnet8': functools.partial(
+      gated_resnet.GatedResNet,
+      depth=8,
+      block=2,
+      projection=True,
+      every_block=True,
+    ),
+    'gated_resnet20': functools.partial(gated_resnet.GatedResNet, depth=20),
+    'gated_resnet32': functools.partial(gated_resnet.GatedResNet, depth=32),
+    'gated_resnet56': functools.partial(gated_resnet.GatedResNet, depth=56),
     'lenet300': lenet.LeNet300,
     'lenet5': lenet.LeNet5,
     'mobilenet': mobilenet.MobileNet,

@@ -24,13 +24,16 @@ BATCH_NORM_MOMENTUM = 0.9
 _BATCH_NORM_EPSILON = 1e-5
 
 
-def batch_norm(*, train: bool, dtype: jnp.dtype | None = None) -> nn.BatchNorm:
+def batch_norm(
+  *, train: bool, dtype: jnp.dtype | None = None, name: str | None = None
+) -> nn.BatchNorm:
   """BatchNorm with the constants of the reference networks.
 
   Args:
     train: Whether to use the statistics of the batch, and update the running
       ones.
     dtype: The dtype of what comes out; statistics are float32 always.
+    name: Of the module; `None` has Linen number it.
 
   Returns:
     A Linen module.
@@ -40,6 +43,7 @@ def batch_norm(*, train: bool, dtype: jnp.dtype | None = None) -> nn.BatchNorm:
     momentum=BATCH_NORM_MOMENTUM,
     epsilon=_BATCH_NORM_EPSILON,
     dtype=dtype,
+    name=name,
   )
 
 

@@ -23,7 +23,7 @@ ResNet-8 here is a smaller one of our own for runs on a CPU: its stem sees the
 (option B). It has 78,656 weights.
 """
 
-import functools
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
@@ -31,6 +31,23 @@ import jax.numpy as jnp
 
 from experiments.models import join
 from experiments.models import layers
+
+
+class Block(NamedTuple):
+  """What a residual block is made of.
+
+  Attributes:
+    features: Its output channels.
+    stride: 2 where it halves the map, else 1.
+    branch: The numbers of the convolutions of its branch, each of which has a
+      BatchNorm of the same number.
+    projection: The number of the one in its shortcut, or `None`.
+  """
+
+  features: int
+  stride: int
+  branch: tuple[int, int]
+  projection: int | None
 
 
 class ResNet(nn.Module):
@@ -42,6 +59,7 @@ class ResNet(nn.Module):
     block: Pixels of a block along an edge: the stem sees blocks as channels.
     projection: Whether shortcuts that change shape are convolutions.
     dtype: The dtype of the computation.
+    closed: The residual blocks, from 0, of which the shortcut alone is there.
   """
 
   depth: int = 20
@@ -49,33 +67,76 @@ class ResNet(nn.Module):
   block: int = 1
   projection: bool = False
   dtype: jnp.dtype | None = None
+  closed: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps images [batch, 32, 32, channels] to logits."""
-    if self.depth % 6 != 2:
-      raise ValueError(f'depth must be 6 n + 2, such as 20; got {self.depth}.')
-    conv = functools.partial(
-      nn.Conv,
-      use_bias=False,
-      kernel_init=nn.initializers.he_normal(),
-      dtype=self.dtype,
-    )
-    norm = functools.partial(layers.batch_norm, train=train, dtype=self.dtype)
+    blocks = self.blocks()
+    if not set(self.closed) <= set(range(len(blocks))):
+      raise ValueError(
+        f'closed must hold numbers of blocks, 0 to {len(blocks) - 1}; got '
+        f'{self.closed}.'
+      )
+
+    def conv_norm(x, number, features, window=3, stride=1):
+      # Named here, so that a closed block leaves the other names as they are.
+      x = nn.Conv(
+        features,
+        (window, window),
+        stride,
+        use_bias=False,
+        kernel_init=nn.initializers.he_normal(),
+        dtype=self.dtype,
+        name=f'Conv_{number}',
+      )(x)
+      return layers.batch_norm(
+        train=train, dtype=self.dtype, name=f'BatchNorm_{number}'
+      )(x)
+
     x = _blocks_to_channels(images, self.block)
-    x = nn.relu(norm()(conv(16, (3, 3))(x)))
-    for stage, features in enumerate((16, 32, 64)):
-      for block in range((self.depth - 2) // 6):
-        stride = 2 if stage and not block else 1
-        y = nn.relu(norm()(conv(features, (3, 3), stride)(x)))
-        y = norm()(conv(features, (3, 3))(y))
-        if stride > 1:
-          if self.projection:
-            x = norm()(conv(features, (1, 1), stride)(x))
-          else:
-            x = _option_a(x, features, stride)
-        x = nn.relu(join.Join()(y, x))
+    x = nn.relu(conv_norm(x, 0, 16))
+    for index, (features, stride, branch, projection) in enumerate(blocks):
+      y = None
+      if index not in self.closed:
+        y = nn.relu(conv_norm(x, branch[0], features, stride=stride))
+        y = conv_norm(y, branch[1], features)
+        y = self.gate(index, x, y)
+      if projection is not None:
+        x = conv_norm(x, projection, features, window=1, stride=stride)
+      elif stride > 1:
+        x = _option_a(x, features, stride)
+      if y is not None:
+        x = join.Join(name=f'Join_{index}')(y, x)
+      x = nn.relu(x)
     return nn.Dense(self.num_classes, dtype=self.dtype)(x.mean(axis=(1, 2)))
+
+  def blocks(self) -> list[Block]:
+    """The residual blocks, from the stem on, closed ones too."""
+    if self.depth % 6 != 2 or self.depth < 8:
+      raise ValueError(f'depth must be 6 n + 2, such as 20; got {self.depth}.')
+    blocks, number = [], 1
+    for stage, features in enumerate((16, 32, 64)):
+      for index in range((self.depth - 2) // 6):
+        stride = 2 if stage and not index else 1
+        projection = number + 2 if stride > 1 and self.projection else None
+        blocks.append(Block(features, stride, (number, number + 1), projection))
+        number += 2 if projection is None else 3
+    return blocks
+
+  def gate(self, index: int, x: jax.Array, branch: jax.Array) -> jax.Array:
+    """What a block adds to its shortcut; `gated_resnet` multiplies it.
+
+    Args:
+      index: The block.
+      x: Its input.
+      branch: The output of its branch.
+
+    Returns:
+      An array like `branch`.
+    """
+    del index, x
+    return branch
 
 
 def _option_a(x: jax.Array, features: int, stride: int) -> jax.Array:

@@ -60,6 +60,7 @@ def test_lenets_have_the_published_sizes(name, parameters, weights, macs):
   [
     ('resnet8', 32, 10, 79_338, 78_656),
     ('resnet20', 32, 10, 269_722, 268_336),
+    ('gated_resnet20', 32, 10, 273_504, 272_016),
     ('resnet32', 32, 10, 464_154, 461_872),
     ('resnet56', 32, 10, 853_018, 848_944),
     ('vgg16', 32, 10, 14_724_042, 14_715_584),
