@@ -1,0 +1,64 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The command line of experiments of many runs."""
+
+from collections.abc import Callable
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+import ml_collections
+from ml_collections import config_flags
+
+
+def run(
+  experiment: Callable[[ml_collections.ConfigDict, str], str],
+) -> None:
+  """Runs what `--config` describes in `--workdir`, and prints the outcome.
+
+  The flags are defined here and not on import, so that one process can import
+  several experiments.
+
+  Args:
+    experiment: From the config and the workdir to the text to print. Its
+      `ValueError` and `FileNotFoundError`, which the user can mend, are told in
+      a line.
+  """
+  config = config_flags.DEFINE_config_file(
+    'config', None, 'The experiment; change fields by --config.field=value.'
+  )
+  workdir = flags.DEFINE_string(
+    'workdir', None, 'Where results are written.', required=True
+  )
+  flags.mark_flag_as_required('config')
+  for name in ('config', 'workdir'):  # --help shows those of the main module
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+  jax.config.config_with_absl()
+
+  def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+      raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+    # Orbax tells at length what it does, on the level INFO. (A default of the
+    # flag would not do: absl takes a default for INFO.)
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
+    try:
+      print(experiment(config.value, workdir.value))
+    except (ValueError, FileNotFoundError) as error:
+      raise SystemExit(f'{type(error).__name__}: {error}') from error
+
+  app.run(main)
