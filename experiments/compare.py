@@ -277,7 +277,7 @@ def _trials(
   while True:
     tried = [t for t in trials if t['method'] == name and t['asked'] in so_far]
     here = [t['settings'] for t in tried if t['asked'] == density]
-    if len(here) == plan.search_trials or any(
+    if len(here) >= plan.search_trials or any(
       abs(t['density'] / density - 1) < _CLOSE for t in tried
     ):
       return

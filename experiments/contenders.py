@@ -157,15 +157,16 @@ def configure(
   own = get(name).settings
   config = config.copy_and_resolve_references()
   config.seed, config.target_density = seed, density
+  # Below the field of the method the rule itself refuses what it lacks.
+  known = {*config.keys(), own['method']}
   with config.unlocked():
     for path, value in {**own, **settings}.items():
       *parents, field = path.split('.')
-      # Below the field of the method the rule itself refuses what it lacks.
-      if path.split('.')[0] not in (*config, own['method']):
+      if (*parents, field)[0] not in known:
         raise ValueError(
           f'The setting {path!r} of {name!r} is of no field of the config.'
         )
-      node = config
+      node: Any = config
       for parent in parents:
         if parent not in node:
           node[parent] = ml_collections.ConfigDict()
