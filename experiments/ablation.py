@@ -39,6 +39,7 @@ import tqdm
 from experiments import artifacts
 from experiments import input_pipeline
 from experiments import models
+from experiments import result_store
 from experiments import train
 from experiments.configs import mnist_lenet300_scl
 import scl_jax
@@ -107,13 +108,11 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
   """Mean and sample standard deviation of each variant, as Markdown."""
   lines = ['| variant | accuracy | density |', '|---|--:|--:|']
   for name, points in rows.items():
-    accuracy = 100 * np.array([p['accuracy'] for p in points])
-    density = 100 * np.array([p['density'] for p in points])
-    spread = accuracy.std(ddof=1) if len(points) > 1 else np.nan
-    lines.append(
-      f'| {name} | {accuracy.mean():.2f} ± {spread:.2f} % | '
-      f'{density.mean():.3g} % |'
+    accuracy, std = result_store.mean_and_std(
+      [100 * p['accuracy'] for p in points]
     )
+    density = 100 * np.mean([p['density'] for p in points])
+    lines.append(f'| {name} | {accuracy:.2f} ± {std:.2f} % | {density:.3g} % |')
   return '\n'.join(lines)
 
 

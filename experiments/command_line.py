@@ -15,11 +15,14 @@
 """How every command of `experiments` starts."""
 
 from collections.abc import Callable, Sequence
+import sys
 
 from absl import app
 from absl import flags
 from absl import logging
 import jax
+import ml_collections
+from ml_collections import config_flags
 
 
 def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
@@ -48,3 +51,28 @@ def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
   jax.config.config_with_absl()
   flags.mark_flags_as_required(required)
   app.run(start)
+
+
+def run_experiment(
+  experiment: Callable[[ml_collections.ConfigDict, str], str],
+) -> None:
+  """Runs what `--config` describes in `--workdir`, and prints the outcome.
+
+  The flags are defined here and not on import, so that one process can import
+  several experiments.
+
+  Args:
+    experiment: From the config and the workdir to the text to print.
+  """
+  config = config_flags.DEFINE_config_file(
+    'config', None, 'The experiment; change fields by --config.field=value.'
+  )
+  workdir = flags.DEFINE_string(
+    'workdir', None, 'Where results are written.', required=True
+  )
+  for name in ('config', 'workdir'):  # --help shows those of the main module
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+  run(
+    lambda: print(experiment(config.value, workdir.value)),
+    required=('config',),
+  )

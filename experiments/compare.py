@@ -35,33 +35,25 @@ from collections.abc import Iterator, Mapping, Sequence
 import json
 import math
 import os
-import platform
-import shlex
-import sys
 from typing import Any
 
-from absl import app
-from absl import flags
-from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
-from ml_collections import config_flags
 import tqdm
 
-from experiments import artifacts
+from experiments import command_line
 from experiments import comparison_report
 from experiments import contenders
 from experiments import input_pipeline
 from experiments import models
+from experiments import result_store
 from experiments import train
 import scl_jax
 from scl_jax import tree as tree_lib
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The comparison.')
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where results are written.', required=True
-)
+# More of these adds runs, and changes none.
+_NOT_SETTINGS = ('compare.methods', 'compare.seeds')
 
 # A trial this near to a density, relative, ends the search for it.
 _CLOSE = 0.03
@@ -79,44 +71,44 @@ def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     What is in `results.json`.
 
   Raises:
-    ValueError: If methods have different numbers of trials, or the workdir
-      holds the results of another config.
+    ValueError: If the plan is incomplete or unfair, such as different numbers
+      of trials, or the workdir holds the results of another config.
   """
   plan = config.compare
-  counts = {
-    name: plan.search_trials
-    if contenders.CONTENDERS[name].strength
-    else len(plan.trials.get(name, ()))
-    for name in plan.methods
-    if name != 'shuffled'
-  }
-  if len(set(counts.values())) > 1:
-    raise ValueError(
-      'Every method must have the same number of trials in '
-      f'config.compare.trials; got {counts}.'
-    )
+  _check(plan)
   os.makedirs(workdir, exist_ok=True)
-  store = _Store(os.path.join(workdir, 'results.json'), config)
+  path = os.path.join(workdir, 'results.json')
+  report = result_store.load(
+    path,
+    config,
+    module='experiments.compare',
+    ignore=_NOT_SETTINGS,
+    empty={'trials': [], 'points': []},
+  )
+
+  def run(kind, dataset, name, density, seed, settings):
+    if not _is_done(report[kind], name, density, seed, settings):
+      entry = measure(config, dataset, name, density, seed, settings)
+      report[kind].append(entry)
+      result_store.save(path, report)
+      tqdm.tqdm.write(json.dumps(entry))
+
   tuning = _load(config, plan.tuning_examples)
   for name, density in tqdm.tqdm(
-    [(n, d) for n in plan.methods for d in _tuned(config, n)],
+    [(n, d) for n in plan.methods for d in _tuned(plan, n)],
     unit='search',
     disable=None,
   ):
-    for settings in _trials(config, store, name, density):
-      if store.find('trials', name, density, 0, settings) is None:
-        store.add('trials', measure(config, tuning, name, density, 0, settings))
+    for settings in _trials(plan, report['trials'], name, density):
+      run('trials', tuning, name, density, 0, settings)
   whole = _load(config, 0)
   for seed in tqdm.trange(plan.seeds, unit='seed', disable=None):
     for density in plan.densities:
       for name in plan.methods:
-        settings = choose(config, store.report['trials'], name, density)
-        if store.find('points', name, density, seed, settings) is None:
-          store.add(
-            'points', measure(config, whole, name, density, seed, settings)
-          )
-  comparison_report.write(workdir, store.report)
-  return store.report
+        settings = choose(config, report['trials'], name, density)
+        run('points', whole, name, density, seed, settings)
+  comparison_report.write(workdir, report)
+  return report
 
 
 def measure(
@@ -130,7 +122,7 @@ def measure(
   """Trains one contender once, and evaluates it.
 
   Args:
-    config: The comparison.
+    config: The comparison, of a model without normalisation.
     dataset: Judged on its validation split if there is one, else on test.
     name: The contender.
     density: The density to reach.
@@ -141,7 +133,7 @@ def measure(
     One entry of `results.json`.
   """
   one = contenders.configure(config, name, density, seed, settings)
-  model = models.create_model(one.model, dataset.num_classes)
+  model = models.create_model(one.model, dataset.num_classes, one.dtype)
   trained = contenders.run(one, name, model, dataset)
   split = (
     dataset.validation if dataset.validation.num_examples else dataset.test
@@ -169,7 +161,7 @@ def measure(
     )
   size = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
   # A third of a dense step each: forward, gradients of inputs, of weights.
-  dense_share = contenders.CONTENDERS[name].dense_gradients
+  dense_share = contenders.get(name).dense_gradients
   sparse_share = (3 - dense_share) * trained.mean_density
   return {
     'method': name,
@@ -208,35 +200,93 @@ def choose(
     name = 'scl'
   distance = lambda d: abs(math.log(max(d, 1e-9) / density))
   mine = [t for t in trials if t['method'] == name]
-  if contenders.CONTENDERS[name].strength is not None:
+  if contenders.get(name).strength is not None:
     return min(mine, key=lambda t: distance(t['density']))['settings']
-  nearest = min(_tuned(config, name), key=distance)
+  nearest = min(_tuned(config.compare, name), key=distance)
   mine = [t for t in mine if t['asked'] == nearest]
   return max(mine, key=lambda t: t['accuracy'])['settings']
 
 
-def _tuned(config: ml_collections.ConfigDict, name: str) -> tuple[float, ...]:
+def _check(plan: ml_collections.ConfigDict) -> None:
+  """Refuses a plan that is incomplete or unfair."""
+  for name in ('methods', 'densities', 'tuning_densities'):
+    if not plan[name]:
+      raise ValueError(f'config.compare.{name} must not be empty.')
+  for name in ('seeds', 'tuning_examples', 'search_trials'):
+    if plan[name] < 1:
+      raise ValueError(f'config.compare.{name} must be >= 1, got {plan[name]}.')
+  if 'shuffled' in plan.methods and 'scl' not in plan.methods:
+    raise ValueError(
+      "config.compare.methods has 'shuffled', which takes the settings of "
+      f"'scl', but not 'scl'; got {plan.methods}."
+    )
+  counts = {
+    name: plan.search_trials
+    if contenders.get(name).strength
+    else len(plan.trials.get(name, ()))
+    for name in plan.methods
+    if name != 'shuffled'
+  }
+  if len(set(counts.values())) > 1 or 0 in counts.values():
+    raise ValueError(
+      'Every method must have the same number of trials in '
+      f'config.compare.trials, at least 1; got {counts}.'
+    )
+
+
+def _is_done(
+  entries: Sequence[Mapping[str, Any]],
+  name: str,
+  density: float,
+  seed: int,
+  settings: Mapping[str, Any],
+) -> bool:
+  key = (name, density, seed, dict(settings))
+  return any(
+    tuple(entry[field] for field in ('method', 'asked', 'seed', 'settings'))
+    == key
+    for entry in entries
+  )
+
+
+def _tuned(plan: ml_collections.ConfigDict, name: str) -> tuple[float, ...]:
   """The densities at which a contender has trials."""
   if name == 'shuffled':
     return ()
-  if contenders.CONTENDERS[name].strength is None:
-    return tuple(config.compare.tuning_densities)
-  return tuple(config.compare.densities)
+  if contenders.get(name).strength is None:
+    return tuple(plan.tuning_densities)
+  return tuple(plan.densities)
 
 
 def _trials(
-  config: ml_collections.ConfigDict, store: '_Store', name: str, density: float
+  plan: ml_collections.ConfigDict,
+  trials: Sequence[Mapping[str, Any]],
+  name: str,
+  density: float,
 ) -> Iterator[dict[str, Any]]:
-  """The settings to try; of a strength, each after the outcome of the last."""
-  contender = contenders.CONTENDERS[name]
+  """The settings to try; of a strength, each after the outcome of the last.
+
+  `trials` grows meanwhile. Those of later densities are not looked at, so that
+  a search that is resumed, or finished, does not go on in another way.
+  """
+  contender = contenders.get(name)
   if contender.strength is None:
-    yield from (dict(trial) for trial in config.compare.trials[name])
+    yield from (dict(trial) for trial in plan.trials[name])
     return
-  for _ in range(config.compare.search_trials):
-    tried = [t for t in store.report['trials'] if t['method'] == name]
-    if any(abs(t['density'] / density - 1) < _CLOSE for t in tried):
+  so_far = plan.densities[: plan.densities.index(density) + 1]
+  while True:
+    tried = [t for t in trials if t['method'] == name and t['asked'] in so_far]
+    here = [t['settings'] for t in tried if t['asked'] == density]
+    if len(here) >= plan.search_trials or any(
+      abs(t['density'] / density - 1) < _CLOSE for t in tried
+    ):
       return
-    yield {contender.strength: float(f'{_next(contender, tried, density):.3g}')}
+    settings = {
+      contender.strength: float(f'{_next(contender, tried, density):.3g}')
+    }
+    if settings in here:
+      return
+    yield settings
 
 
 def _next(
@@ -271,68 +321,7 @@ def _load(
   return input_pipeline.from_config(config)
 
 
-class _Store:
-  """`results.json`."""
-
-  def __init__(self, path: str, config: ml_collections.ConfigDict):
-    self._path = path
-    settings = json.loads(config.to_json())
-    # More of these adds runs, and changes none.
-    for name in ('methods', 'seeds'):
-      settings['compare'].pop(name)
-    self.report: dict[str, Any] = {
-      'command': 'python -m experiments.compare ' + shlex.join(sys.argv[1:]),
-      'config': settings,
-      'jax': jax.__version__,
-      'device': str(jax.devices()[0]),
-      'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-      'trials': [],
-      'points': [],
-    }
-    if os.path.exists(path):
-      with open(path, encoding='utf-8') as file:
-        self.report = json.load(file)
-      if self.report['config'] != settings:
-        raise ValueError(
-          f'{path} holds results of another config. Give another --workdir.'
-        )
-
-  def find(
-    self,
-    kind: str,
-    name: str,
-    density: float,
-    seed: int,
-    settings: Mapping[str, Any],
-  ) -> dict[str, Any] | None:
-    """The entry of a run, if it is there."""
-    key = (name, density, seed, dict(settings))
-    for entry in self.report[kind]:
-      names = ('method', 'asked', 'seed', 'settings')
-      if tuple(entry[field] for field in names) == key:
-        return entry
-    return None
-
-  def add(self, kind: str, entry: dict[str, Any]) -> None:
-    """Adds a run, and writes the file."""
-    self.report[kind].append(entry)
-    artifacts.write_text(self._path, json.dumps(self.report, indent=1))
-    tqdm.tqdm.write(json.dumps(entry))
-
-
-def main(argv: list[str]) -> None:
-  """Runs the comparison and prints the tables."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  try:
-    report = compare(_CONFIG.value, _WORKDIR.value)
-  except (ValueError, FileNotFoundError) as error:
-    raise SystemExit(f'{type(error).__name__}: {error}') from error
-  print(comparison_report.tables(report))
-
-
 if __name__ == '__main__':
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
-  jax.config.config_with_absl()
-  flags.mark_flag_as_required('config')
-  app.run(main)
+  command_line.run_experiment(
+    lambda config, workdir: comparison_report.tables(compare(config, workdir))
+  )

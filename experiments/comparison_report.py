@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments import artifacts
 from experiments import contenders
+from experiments import result_store
 
 # A density further from the one asked for than this is marked.
 _TOLERANCE = 0.05
@@ -53,13 +54,13 @@ def summarise(report: Mapping[str, Any]) -> dict[tuple[str, float], Any]:
     mean = lambda field, points=points: float(
       np.mean([point[field] for point in points])
     )
-    accuracies = [100 * point['accuracy'] for point in points]
+    accuracy, accuracy_std = result_store.mean_and_std(
+      [100 * point['accuracy'] for point in points]
+    )
     rows[key] = {
       'seeds': len(points),
-      'accuracy': float(np.mean(accuracies)),
-      'accuracy_std': float(np.std(accuracies, ddof=1))
-      if len(points) > 1
-      else float('nan'),
+      'accuracy': accuracy,
+      'accuracy_std': accuracy_std,
       'density': 100 * mean('density'),
       **{
         field: mean(field)

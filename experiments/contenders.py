@@ -102,7 +102,8 @@ class Trained(NamedTuple):
   Attributes:
     params: The effective parameters.
     masks: Masks of the prunable leaves.
-    mean_density: The density, averaged over all steps of training.
+    mean_density: The density, averaged over the points of training at which
+      metrics were taken.
     seconds: Wall-clock time of training.
   """
 
@@ -110,6 +111,25 @@ class Trained(NamedTuple):
   masks: Any
   mean_density: float
   seconds: float
+
+
+def get(name: str) -> Contender:
+  """The contender of that name.
+
+  Args:
+    name: A key of `CONTENDERS`.
+
+  Returns:
+    A `Contender`.
+
+  Raises:
+    ValueError: If there is no such contender.
+  """
+  if name not in CONTENDERS:
+    raise ValueError(
+      f'There is no contender {name!r}; there are: {", ".join(CONTENDERS)}.'
+    )
+  return CONTENDERS[name]
 
 
 def configure(
@@ -132,17 +152,20 @@ def configure(
     A new config.
 
   Raises:
-    ValueError: If there is no such contender.
+    ValueError: If there is no such contender, or a setting is of no field.
   """
-  if name not in CONTENDERS:
-    raise ValueError(
-      f'There is no contender {name!r}; there are: {", ".join(CONTENDERS)}.'
-    )
+  own = get(name).settings
   config = config.copy_and_resolve_references()
   config.seed, config.target_density = seed, density
+  # Below the field of the method the rule itself refuses what it lacks.
+  known = {*config.keys(), own['method']}
   with config.unlocked():
-    for path, value in {**CONTENDERS[name].settings, **settings}.items():
+    for path, value in {**own, **settings}.items():
       *parents, field = path.split('.')
+      if (*parents, field)[0] not in known:
+        raise ValueError(
+          f'The setting {path!r} of {name!r} is of no field of the config.'
+        )
       node: Any = config
       for parent in parents:
         if parent not in node:
@@ -170,7 +193,7 @@ def run(
     A `Trained`.
   """
   silent = dataset._replace(validation=dataset.validation.take(slice(0)))
-  kind = CONTENDERS[name].kind
+  kind = get(name).kind
   if kind == 'nnrelief':
     return _run_nnrelief(config, model, silent)
   if kind == 'shuffled':
@@ -215,6 +238,7 @@ def _run_nnrelief(
       f'config.epochs must be a multiple of the {trainings} trainings of '
       f'NNrelief (config.nnrelief.iterations + 1); got {config.epochs}.'
     )
+  config = config.copy_and_resolve_references()
   config.epochs //= trainings
   alpha = 1 - config.nnrelief.cut_share
   stages = list(

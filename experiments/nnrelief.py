@@ -35,33 +35,29 @@ chains in it are not trained again.
 
 import json
 import os
-import platform
-import shlex
-import sys
 from typing import Any
 
-from absl import app
-from absl import flags
-from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
-from ml_collections import config_flags
 import tqdm
 
 from experiments import artifacts
+from experiments import command_line
 from experiments import input_pipeline
 from experiments import models
 from experiments import nnrelief_report
+from experiments import result_store
 from experiments import rewinding
 from experiments import train
 import scl_jax
 from scl_jax import tree as tree_lib
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where results are written.', required=True
-)
+# Fields that differ between points, or do not change them.
+_NOT_SETTINGS = (
+  'alphas', 'conv_alphas', 'seeds', 'seed', 'dense_reference',
+  'points_per_epoch', 'densities', 'penalties',
+)  # fmt: skip
 
 
 def experiment(
@@ -84,7 +80,16 @@ def experiment(
   shares = _shares(config)
   os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, 'results.json')
-  report = _load(path, config)
+  report = result_store.load(
+    path,
+    config,
+    module='experiments.nnrelief',
+    ignore=_NOT_SETTINGS,
+    empty={
+      'split': 'validation' if config.validation_size else 'test',
+      'points': [],
+    },
+  )
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes)
   done = {(p['alpha'], p['conv_alpha'], p['seed']) for p in report['points']}
@@ -111,7 +116,7 @@ def experiment(
         points.append(point)
         tqdm.tqdm.write(json.dumps(point))
       report['points'] += points
-      artifacts.write_text(path, json.dumps(report, indent=1))
+      result_store.save(path, report)
   rows = nnrelief_report.summarise(report['points'])
   text = nnrelief_report.table(rows)
   artifacts.write_text(os.path.join(workdir, 'table.md'), text)
@@ -179,50 +184,10 @@ def _shares(config: ml_collections.ConfigDict) -> list[tuple[float, float]]:
   return list(zip(alphas, conv_alphas, strict=True))
 
 
-def _load(path: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The report so far; what decides a chain must be the same."""
-  settings = json.loads(config.to_json())
-  for name in ('alphas', 'conv_alphas', 'seeds', 'seed', 'dense_reference',
-               'points_per_epoch', 'densities', 'penalties'):  # fmt: skip
-    settings.pop(name, None)
-  if os.path.exists(path):
-    with open(path, encoding='utf-8') as file:
-      report = json.load(file)
-    different = sorted(
-      name
-      for name in {*settings, *report['config']}
-      if settings.get(name) != report['config'].get(name)
-    )
-    if different:
-      raise ValueError(
-        f'{path} holds results of another config; these fields differ: '
-        f'{different}. Give another --workdir.'
-      )
-    return report
-  return {
-    'command': 'python -m experiments.nnrelief ' + shlex.join(sys.argv[1:]),
-    'config': settings,
-    'split': 'validation' if config.validation_size else 'test',
-    'jax': jax.__version__,
-    'device': str(jax.devices()[0]),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-    'points': [],
-  }
-
-
-def main(argv: list[str]) -> None:
-  """Runs the experiment and prints the table."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  try:
-    report = experiment(_CONFIG.value, _WORKDIR.value)
-  except (ValueError, FileNotFoundError) as error:
-    raise SystemExit(f'{type(error).__name__}: {error}') from error
-  print(nnrelief_report.table(nnrelief_report.summarise(report['points'])))
+def _run(config: ml_collections.ConfigDict, workdir: str) -> str:
+  report = experiment(config, workdir)
+  return nnrelief_report.table(nnrelief_report.summarise(report['points']))
 
 
 if __name__ == '__main__':
-  flags.FLAGS.set_default('verbosity', logging.WARNING)
-  jax.config.config_with_absl()
-  flags.mark_flag_as_required('config')
-  app.run(main)
+  command_line.run_experiment(_run)

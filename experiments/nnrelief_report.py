@@ -20,6 +20,8 @@ from typing import Any
 import matplotlib.figure as mpl_figure
 import numpy as np
 
+from experiments import result_store
+
 
 def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
   """Mean and sample standard deviation over seeds, for each iteration.
@@ -40,15 +42,17 @@ def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       name: float(np.mean([point[name] for point in group]))
       for name in ('density', 'live', 'live_parameters', 'epochs', 'seconds')
     }
-    accuracies = 100 * np.array([point['accuracy'] for point in group])
+    accuracy, accuracy_std = result_store.mean_and_std(
+      [100 * point['accuracy'] for point in group]
+    )
     rows.append(
       {
         'alpha': alpha,
         'conv_alpha': conv_alpha,
         'iteration': iteration,
         'seeds': len(group),
-        'accuracy': accuracies.mean(),
-        'accuracy_std': accuracies.std(ddof=1) if len(group) > 1 else np.nan,
+        'accuracy': accuracy,
+        'accuracy_std': accuracy_std,
         **mean,
       }
     )

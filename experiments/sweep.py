@@ -29,33 +29,22 @@ after each point, and points in it are not trained again.
 from collections.abc import Mapping, Sequence
 import json
 import os
-import platform
-import shlex
-import sys
 from typing import Any
 
-from absl import app
-from absl import flags
-from absl import logging
 import jax
 import matplotlib.figure as mpl_figure
 import matplotlib.ticker as mpl_ticker
 import ml_collections
-from ml_collections import config_flags
 import numpy as np
 import tqdm
 
 from experiments import artifacts
+from experiments import command_line
 from experiments import input_pipeline
 from experiments import models
+from experiments import result_store
 from experiments import train
-from experiments.configs import default
 import scl_jax
-
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where results are written.', required=True
-)
 
 # Fields that differ between points, or do not change them.
 _NOT_SETTINGS = (
@@ -95,7 +84,16 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     )
   os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, 'results.json')
-  report = _load(path, config)
+  report = result_store.load(
+    path,
+    config,
+    module='experiments.sweep',
+    ignore=_NOT_SETTINGS,
+    empty={
+      'split': 'validation' if config.validation_size else 'test',
+      'points': [],
+    },
+  )
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   done = {(p['field'], p['value'], p['seed']) for p in report['points']}
@@ -103,7 +101,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     if (field, value, seed) not in done:
       point = train_point(config, model, dataset, field, value, seed)
       report['points'].append(point)
-      artifacts.write_text(path, json.dumps(report, indent=1))
+      result_store.save(path, report)
       tqdm.tqdm.write(json.dumps(point))
   rows = summarise(report['points'])
   artifacts.write_text(os.path.join(workdir, 'table.md'), table(rows))
@@ -155,15 +153,17 @@ def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups.setdefault((point['field'], point['value']), []).append(point)
   rows = []
   for (field, value), group in groups.items():
-    accuracies = 100 * np.array([point['accuracy'] for point in group])
+    accuracy, accuracy_std = result_store.mean_and_std(
+      [100 * point['accuracy'] for point in group]
+    )
     densities = 100 * np.array([point['density'] for point in group])
     rows.append(
       {
         'field': field,
         'value': value,
         'seeds': len(group),
-        'accuracy': accuracies.mean(),
-        'accuracy_std': accuracies.std(ddof=1) if len(group) > 1 else np.nan,
+        'accuracy': accuracy,
+        'accuracy_std': accuracy_std,
         'density': densities.mean(),
         'largest_density': densities.max(),
         'live': np.mean([point['live'] for point in group]),
@@ -195,38 +195,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def _load(path: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The report so far; what decides a point must be the same."""
-  settings = json.loads(config.to_json())
-  for name in _NOT_SETTINGS:
-    settings.pop(name, None)
-  if os.path.exists(path):
-    with open(path, encoding='utf-8') as file:
-      report = json.load(file)
-    # A field that is newer than the report had the meaning of its default.
-    known = {**json.loads(default.get_config().to_json()), **report['config']}
-    different = sorted(
-      name
-      for name in {*settings, *report['config']}
-      if settings.get(name) != known.get(name)
-    )
-    if different:
-      raise ValueError(
-        f'{path} holds results of another config; these fields differ: '
-        f'{different}. Give another --workdir.'
-      )
-    return report
-  return {
-    'command': 'python -m experiments.sweep ' + shlex.join(sys.argv[1:]),
-    'config': settings,
-    'split': 'validation' if config.validation_size else 'test',
-    'jax': jax.__version__,
-    'device': str(jax.devices()[0]),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-    'points': [],
-  }
-
-
 def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
   figure = mpl_figure.Figure(figsize=(6, 4), layout='constrained')
   axes = figure.subplots()
@@ -253,22 +221,7 @@ def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
   figure.savefig(path, dpi=120)
 
 
-def main(argv: list[str]) -> None:
-  """Runs the sweep and prints the table."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
-  # Orbax tells at length what it does, on the level INFO. (A default of the
-  # flag would not do: absl takes a default for INFO.)
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)
-  try:
-    report = sweep(_CONFIG.value, _WORKDIR.value)
-  except (ValueError, FileNotFoundError) as error:
-    raise SystemExit(f'{type(error).__name__}: {error}') from error
-  print(table(summarise(report['points'])))
-
-
 if __name__ == '__main__':
-  jax.config.config_with_absl()
-  flags.mark_flag_as_required('config')
-  app.run(main)
+  command_line.run_experiment(
+    lambda config, workdir: table(summarise(sweep(config, workdir)['points']))
+  )

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import configs
+from experiments import contenders
 from experiments import models
 from experiments import optimizers
 from experiments import rules
@@ -29,7 +30,8 @@ from experiments.configs import default
 import scl_jax
 
 _NAMES = sorted(m.name for m in pkgutil.iter_modules(configs.__path__))
-_RUNNABLE = [n for n in _NAMES if n not in ('default', 'cifar10')]
+_MANY_RUNS = [n for n in _NAMES if n.endswith(('_compare', '_nnrelief'))]
+_RUNNABLE = [n for n in _NAMES if n not in ('default', 'cifar10', *_MANY_RUNS)]
 
 
 @pytest.mark.parametrize('name', _RUNNABLE)
@@ -57,10 +59,26 @@ def test_config(name):
   assert jax.tree.leaves(state)
 
 
+@pytest.mark.parametrize('name', _MANY_RUNS)
+def test_config_of_many_runs(name):
+  module = importlib.import_module(f'experiments.configs.{name}')
+  config = module.get_config()
+  assert f'-m experiments.{name.split("_")[-1]} ' in module.__doc__
+  assert f'--config=experiments/configs/{name}.py' in module.__doc__
+  own = {'alphas', 'conv_alphas', 'compare', 'nnrelief'}
+  assert {*config} <= {*default.get_config(), *own}
+  assert config.nnrelief.iterations >= 1
+  for method, trials in config.get('compare', {'trials': {}})['trials'].items():
+    for trial in trials:
+      one = contenders.configure(config, method, 0.05, 0, trial)
+      assert rules.rule_of(one, 1000) is not None
+      optimizers.make_optimizer(one, 1000)
+
+
 def test_rules():
   config = default.get_config()
   config.method = 'prune'
-  with pytest.raises(ValueError, match="'dense', 'scl'; got 'prune'"):
+  with pytest.raises(ValueError, match=r"'dense', 'scl', .*; got 'prune'"):
     rules.rule_of(config, 100)
   config.method = 'scl'
   config.scl.boxx = 0.2

@@ -1,0 +1,109 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""`results.json`: the config, the machine, and every run that is done.
+
+An experiment of many runs rewrites the file after each, and when it is started
+again it repeats none of them. So what decides a run must have stayed the same.
+"""
+
+from collections.abc import Mapping, Sequence
+import copy
+import json
+import os
+import platform
+import shlex
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import artifacts
+from experiments.configs import default
+
+
+def load(
+  path: str,
+  config: ml_collections.ConfigDict,
+  *,
+  module: str,
+  ignore: Sequence[str],
+  empty: Mapping[str, Any],
+) -> dict[str, Any]:
+  """The report so far, or a new one.
+
+  Args:
+    path: The file; it need not be there.
+    config: The config of the runs to come.
+    module: The module that runs them, for the command in a new report.
+    ignore: Fields, by dotted name, that differ between runs of one report or
+      do not change them.
+    empty: What a new report has besides command, config and machine.
+
+  Returns:
+    What is in the file.
+
+  Raises:
+    ValueError: If the file holds the results of another config.
+  """
+  settings = _without(json.loads(config.to_json()), ignore)
+  if not os.path.exists(path):
+    return {
+      'command': shlex.join(['python', '-m', module, *sys.argv[1:]]),
+      'config': settings,
+      'jax': jax.__version__,
+      'device': str(jax.devices()[0]),
+      'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+      **copy.deepcopy(dict(empty)),
+    }
+  with open(path, encoding='utf-8') as file:
+    report = json.load(file)
+  old = _without(report['config'], ignore)
+  # A field that is newer than the report had the meaning of its default.
+  known = {**json.loads(default.get_config().to_json()), **old}
+  different = sorted(
+    name for name in {*settings, *old} if settings.get(name) != known.get(name)
+  )
+  if different:
+    raise ValueError(
+      f'{path} holds results of another config; these fields differ: '
+      f'{different}. Give another --workdir.'
+    )
+  return report
+
+
+def save(path: str, report: Mapping[str, Any]) -> None:
+  """Writes a report, at once."""
+  artifacts.write_text(path, json.dumps(report, indent=1))
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+  """Mean and sample standard deviation; NaN for that of a single value."""
+  std = np.std(values, ddof=1) if len(values) > 1 else np.nan
+  return float(np.mean(values)), float(std)
+
+
+def _without(
+  settings: Mapping[str, Any], ignore: Sequence[str]
+) -> dict[str, Any]:
+  settings = copy.deepcopy(dict(settings))
+  for name in ignore:
+    *parents, field = name.split('.')
+    node = settings
+    for parent in parents:
+      node = node.get(parent, {})
+    node.pop(field, None)
+  return settings

@@ -1,0 +1,143 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Reports: what a new one holds, and that committed ones still load."""
+
+import json
+import pathlib
+import shlex
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+import numpy as np
+import pytest
+
+from experiments import compare
+from experiments import input_pipeline
+from experiments import nnrelief
+from experiments import result_store
+from experiments import sweep
+from experiments import train
+from experiments.configs import default
+
+# Imported together: no two of them may define a flag on import.
+_JOBS = {
+  'experiments.sweep': sweep.sweep,
+  'experiments.nnrelief': nnrelief.experiment,
+  'experiments.compare': compare.compare,
+}
+_ROOT = pathlib.Path(__file__).parents[2]
+_COMMITTED = [
+  path
+  for path in sorted(_ROOT.glob('experiments/results/*/results.json'))
+  if json.loads(path.read_text())['command'].split()[2] in _JOBS
+]
+
+
+def config_of():
+  """The config that the command line makes."""
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_file('config', flag_values=values)
+  flags.DEFINE_string('workdir', None, 'Not used.', flag_values=values)
+  values(sys.argv)
+  return holder.value
+
+
+def test_there_are_committed_results():
+  assert len(_COMMITTED) >= 3
+
+
+# ml_collections loads config files in an old way.
+@pytest.mark.filterwarnings('ignore:.*load_module:DeprecationWarning')
+@pytest.mark.parametrize('path', _COMMITTED, ids=lambda path: path.parent.name)
+def test_committed_results_are_resumed(path, tmp_path, monkeypatch):
+  """The command in them repeats no run, and writes the same table."""
+  report = json.loads(path.read_text())
+  monkeypatch.chdir(_ROOT)
+  monkeypatch.setattr(sys, 'argv', shlex.split(report['command'])[2:])
+  config = config_of()
+  # A density of the command may have been left out in the end.
+  run = {point.get('value') for point in report['points']}
+  config.densities = tuple(d for d in config.densities if d in run)
+  (tmp_path / 'results.json').write_text(path.read_text())
+  # Whatever the data set: it is not trained on.
+  digits = input_pipeline.load_dataset('digits', validation_size=10)
+  monkeypatch.setattr(input_pipeline, 'from_config', lambda _: digits)
+  monkeypatch.setattr(train, 'fit', None)
+  again = _JOBS[report['command'].split()[2]](config, str(tmp_path))
+  assert again == report
+  table = (tmp_path / 'table.md').read_text()
+  assert table == (path.parent / 'table.md').read_text()
+
+
+def load(path, config, **fields):
+  return result_store.load(
+    str(path),
+    config,
+    **{
+      'module': 'experiments.none',
+      'ignore': ('seed', 'scl.ramp', 'missing.field'),
+      'empty': {'points': []},
+      **fields,
+    },
+  )
+
+
+def test_new_report(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['none.py', '--config.a=(1, 2)'])
+  config = default.get_config()
+  config.scl.ramp, config.scl.box = 0.5, 0.3
+  empty = {'points': []}
+  report = load(tmp_path / 'results.json', config, empty=empty)
+  assert report['command'] == "python -m experiments.none '--config.a=(1, 2)'"
+  assert report['config']['scl'] == {'box': 0.3}
+  assert 'seed' not in report['config']
+  assert (config.seed, config.scl.ramp) == (0, 0.5)
+  report['points'].append({})
+  assert empty == {'points': []}
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_may_differ_and_what_not(tmp_path):
+  path = tmp_path / 'results.json'
+  config = default.get_config()
+  report = load(path, config)
+  report['points'].append({'accuracy': 0.5})
+  result_store.save(str(path), report)
+  config.seed, config.scl.ramp = 3, 0.9
+  assert load(path, config) == report
+  config.epochs, config.scl.box = 7, 0.1
+  with pytest.raises(ValueError, match=r"differ: \['epochs', 'scl'\]"):
+    load(path, config)
+
+
+def test_a_field_that_is_newer_than_the_report(tmp_path):
+  path = tmp_path / 'results.json'
+  config = default.get_config()
+  report = load(path, config)
+  del report['config']['label_smoothing']
+  result_store.save(str(path), report)
+  assert load(path, config) == report
+  config.label_smoothing = 0.1
+  with pytest.raises(ValueError, match=r"differ: \['label_smoothing'\]"):
+    load(path, config)
+
+
+def test_mean_and_std():
+  mean, std = result_store.mean_and_std([90.0, 92.0, 97.0])
+  assert (mean, std) == (pytest.approx(93), pytest.approx(13**0.5))
+  mean, std = result_store.mean_and_std([4.0])
+  assert mean == 4
+  assert np.isnan(std)

@@ -1,0 +1,65 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The documentation: its Python runs, its links and commands lead somewhere."""
+
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import scl_jax
+from scl_jax import rules
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted((ROOT / 'docs').glob('*.md'))
+
+
+def test_there_are_pages():
+  assert ROOT / 'docs' / 'methods.md' in PAGES
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_python_runs(path):
+  blocks = re.findall(r'^```python\n(.*?)^```', path.read_text(), re.M | re.S)
+  names = {}
+  for block in blocks:
+    exec(compile(block, path.name, 'exec'), names)
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_links_and_commands(path):
+  text = path.read_text()
+  headings = {
+    re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-')
+    for heading in re.findall(r'^#+ (.*)$', text, re.M)
+  }
+  for link in re.findall(r'\]\(([^)]+)\)', text):
+    if link.startswith('#'):
+      assert link[1:] in headings
+    elif not link.startswith('https://'):
+      assert (path.parent / link).exists(), link
+  for config in re.findall(r'--config=(\S+)', text):
+    assert (ROOT / config).exists(), config
+  for module in re.findall(r'-m (experiments\.\w+)', text):
+    assert (ROOT / f'{module.replace(".", "/")}.py').exists(), module
+
+
+def test_every_rule_has_a_place():
+  text = (ROOT / 'docs' / 'methods.md').read_text()
+  for name, rule in inspect.getmembers(rules, inspect.isfunction):
+    assert f'`{name}`' in text
+    assert f'scl_jax.{name}(' in text
+    assert getattr(scl_jax, name) is rule
