@@ -24,7 +24,7 @@ differ from those alone by rounding, which grows over the steps.
 from collections.abc import Hashable, Mapping, Sequence
 import math
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -40,16 +40,18 @@ from experiments import train
 from experiments import training_step
 import scl_jax
 
-# Of the states of a group, with SCL and Adam about six times its weights; what
-# a step needs besides is a few times that. LeNet-300-100: 45 runs.
+# Of the states of a group: with SCL and Adam five arrays of each weight. What a
+# step needs besides is a few times that. LeNet-300-100 on MNIST: 50 runs.
 STATE_BYTES = 2**28
+
+_Key = TypeVar('_Key', bound=Hashable)
 
 
 def groups(
-  configs: Mapping[Hashable, ml_collections.ConfigDict],
+  configs: Mapping[_Key, ml_collections.ConfigDict],
   model: Any,
   dataset: input_pipeline.Dataset,
-) -> list[list[Any]]:
+) -> list[list[_Key]]:
   """Which runs to train together, and which alone.
 
   Args:
@@ -64,7 +66,7 @@ def groups(
   Raises:
     ValueError: If `config.together` asks for what is not possible.
   """
-  alike: dict[Any, list[Any]] = {}
+  alike: dict[Any, list[_Key]] = {}
   for key, config in configs.items():
     kind = config.method, config.target_density is None
     alike.setdefault(kind, []).append(key)
@@ -169,7 +171,7 @@ def fit(
     for epoch, number, _ in train.points(
       config, feed.steps_per_epoch, first_step=0
     ):
-      rows = {seed: batches(step, number) for seed, batches in orders.items()}
+      rows = {s: np.asarray(order(step, number)) for s, order in orders.items()}
       states, losses = run_steps(
         states, feed.arrays, np.stack([rows[c.seed] for c in configs], axis=1)
       )
