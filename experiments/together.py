@@ -21,10 +21,10 @@ has alone and sees the same batches; XLA adds in another order, so its numbers
 differ from those alone by rounding, which grows over the steps.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 import math
 import time
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,7 @@ def group_size(
     return 1
   if not config.together and jax.default_backend() == 'cpu':
     return 1
-  state = jax.eval_shape(lambda: _start(config, model, dataset, 1)[1])
+  state = jax.eval_shape(lambda: start(config, model, dataset, 1)[1])
   size = STATE_BYTES // sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(state)
@@ -120,6 +120,94 @@ def group_size(
   if config.together:
     return max(2, size)
   return 1 if training_step.has_convolutions(state.params) else max(1, size)
+
+
+class Program(NamedTuple):
+  """Several runs, ready to start.
+
+  Attributes:
+    states: Their first states, stacked.
+    run_steps: `(states, arrays, batches) -> (states, losses)`, as of
+      `training_step.make_run_steps`.
+    arrays: The data, on the device.
+    batches: `(first step, number of steps) -> rows`, [steps, runs, batch].
+    steps_per_epoch: The steps of an epoch.
+  """
+
+  states: train.TrainState
+  run_steps: training_step.RunSteps
+  arrays: Any
+  batches: Callable[[int, int], np.ndarray]
+  steps_per_epoch: int
+
+
+def compose(
+  configs: Sequence[ml_collections.ConfigDict],
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> Program:
+  """Makes one program of several runs.
+
+  Args:
+    configs: At least one; they differ in seed, penalty or target density.
+    model: A Linen module.
+    dataset: Its train split is used.
+
+  Returns:
+    A `Program`.
+
+  Raises:
+    ValueError: If the configs are bad, or one step cannot serve all.
+  """
+  _check(configs)
+  config = configs[0]
+  feed = feeds.make_feed(config, dataset.train)
+  orders = {c.seed: feeds.make_feed(c, dataset.train).batches for c in configs}
+  num_steps = config.epochs * feed.steps_per_epoch
+  starts = [start(c, model, dataset, num_steps) for c in configs]
+  tx, one_state = starts[0]
+  step = training_step.make_step(
+    config, model, tx, dataset.train.scaling, feed.take
+  )
+
+  def batches(first: int, number: int) -> np.ndarray:
+    rows = {s: np.asarray(order(first, number)) for s, order in orders.items()}
+    return np.stack([rows[c.seed] for c in configs], axis=1)
+
+  return Program(
+    states=jax.tree.map(lambda *x: jnp.stack(x), *(s for _, s in starts)),
+    run_steps=training_step.make_run_steps(
+      jax.vmap(step, in_axes=(0, None, 0)),
+      scan=not training_step.loops_are_slow(one_state.params),
+    ),
+    arrays=feed.arrays,
+    batches=batches,
+    steps_per_epoch=feed.steps_per_epoch,
+  )
+
+
+def start(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  num_steps: int,
+) -> tuple[optax.GradientTransformation, train.TrainState]:
+  """The optimizer of a run alone, and its first state.
+
+  Args:
+    config: The config of the run.
+    model: A Linen module.
+    dataset: For the shape of an image.
+    num_steps: The length of the run.
+
+  Returns:
+    An optax transformation and a `TrainState`.
+  """
+  rule = train.rule_of(config, num_steps)
+  tx = optimizers.make_optimizer(config, num_steps)
+  if rule is not None:
+    tx = scl_jax.sparsify(tx, rule)
+  return tx, train.first_state(config, model, dataset, tx)
 
 
 def fit(
@@ -141,23 +229,10 @@ def fit(
   Raises:
     ValueError: If the configs are bad, or cannot be trained together.
   """
-  start = time.perf_counter()
-  _check(configs)
-  config = configs[0]
-  feed = feeds.make_feed(config, dataset.train)
-  orders = {c.seed: feeds.make_feed(c, dataset.train).batches for c in configs}
-  num_steps = config.epochs * feed.steps_per_epoch
-  starts = [_start(c, model, dataset, num_steps) for c in configs]
-  tx, one_state = starts[0]
-  one_step = training_step.make_step(
-    config, model, tx, dataset.train.scaling, feed.take
-  )
-  run_steps = training_step.make_run_steps(
-    jax.vmap(one_step, in_axes=(0, None, 0)),
-    scan=not training_step.loops_are_slow(one_state.params),
-  )
-  states = jax.tree.map(lambda *x: jnp.stack(x), *(s for _, s in starts))
-  del starts, one_state
+  begin = time.perf_counter()
+  program = compose(configs, model, dataset)
+  config, states = configs[0], program.states
+  num_steps = config.epochs * program.steps_per_epoch
   densities_of = jax.jit(
     jax.vmap(lambda state: scl_jax.density(train.get_masks(config, state)))
   )
@@ -169,11 +244,10 @@ def fit(
   with tqdm.tqdm(total=num_steps, unit='step', disable=None) as bar:
     bar.set_description(f'{config.method}, {len(configs)} runs together')
     for epoch, number, _ in train.points(
-      config, feed.steps_per_epoch, first_step=0
+      config, program.steps_per_epoch, first_step=0
     ):
-      rows = {s: np.asarray(order(step, number)) for s, order in orders.items()}
-      states, losses = run_steps(
-        states, feed.arrays, np.stack([rows[c.seed] for c in configs], axis=1)
+      states, losses = program.run_steps(
+        states, program.arrays, program.batches(step, number)
       )
       step += number
       for history, loss, density in zip(
@@ -192,7 +266,7 @@ def fit(
         ]
       bar.update(number)
 
-  seconds = (time.perf_counter() - start) / len(configs)
+  seconds = (time.perf_counter() - begin) / len(configs)
   return [
     train.Run(
       state,
@@ -207,20 +281,6 @@ def fit(
       _unstack(states, len(configs)), histories, findings, strict=True
     )
   ]
-
-
-def _start(
-  config: ml_collections.ConfigDict,
-  model: Any,
-  dataset: input_pipeline.Dataset,
-  num_steps: int,
-) -> tuple[optax.GradientTransformation, train.TrainState]:
-  """The optimizer and the first state of a run alone."""
-  rule = train.rule_of(config, num_steps)
-  tx = optimizers.make_optimizer(config, num_steps)
-  if rule is not None:
-    tx = scl_jax.sparsify(tx, rule)
-  return tx, train.first_state(config, model, dataset, tx)
 
 
 def _unstack(states: train.TrainState, number: int) -> list[train.TrainState]:

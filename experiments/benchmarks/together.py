@@ -18,15 +18,16 @@ Run it with:
 
     python -m experiments.benchmarks.together \
         --config=experiments/configs/mnist_lenet300_scl.py \
-        --config.densities='(0.1, 0.02)' --config.seeds=2 --config.epochs=4
+        --config.densities='(0.1, 0.02)' --config.seeds=2
 
-Trains the points together and one after another, in turn. Each turn is made for
-one epoch and for all `config.epochs`: the difference is training alone, without
-the compilation, of which there is one together and one for each point else.
-Ratios are time together / time one after another: below 1, together pays, and
-`config.together` should be `True` where it is not chosen.
+Trains an epoch of all points together and one after another, in turn. The first
+turn of each compiles, and is reported apart. A sweep compiles once together, and
+one after another once for each point (here once for all). On a CPU seconds are
+CPU time of the process, so that other processes do not count. Ratios are time
+together / time one after another: below 1, together pays.
 """
 
+from collections.abc import Callable, Sequence
 import json
 import os
 import platform
@@ -39,15 +40,17 @@ from absl import flags
 import jax
 import ml_collections
 from ml_collections import config_flags
+import tqdm
 
 from experiments import artifacts
+from experiments import feeds
 from experiments import input_pipeline
 from experiments import models
 from experiments import together
-from experiments import train
+from experiments import training_step
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
-_ROUNDS = flags.DEFINE_integer('rounds', 1, 'How often each way.', 1)
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Epochs each way.', 1)
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 
 
@@ -55,72 +58,107 @@ def measure(config: ml_collections.ConfigDict, rounds: int) -> dict[str, Any]:
   """Times both ways.
 
   Args:
-    config: With `densities` and `seeds`, and at least two epochs.
-    rounds: How often.
+    config: With `densities` and `seeds`.
+    rounds: How many epochs each way.
 
   Returns:
-    The number of points, and for the whole and for one epoch of training alone
-    the seconds of all points each way and their ratio, medians over rounds.
+    Seconds each way for an epoch of all points and for the compilation with
+    the first epoch, and the ratio of the former: medians over rounds.
 
   Raises:
-    ValueError: If there are fewer than two points or epochs.
+    ValueError: If there are fewer than two points.
   """
-  count = len(config.densities) * config.seeds
-  if count < 2 or config.epochs < 2:
+  configs = [
+    _point(config, density, seed)
+    for density in config.densities
+    for seed in range(config.seeds)
+  ]
+  if len(configs) < 2:
     raise ValueError(
-      'Give at least two points, by --config.densities and --config.seeds, and '
-      f'two epochs; got {count} and {config.epochs}.'
+      'Give at least two points, by --config.densities and --config.seeds; got '
+      f'{len(configs)}.'
     )
   dataset = input_pipeline.from_config(config)
-  dataset = dataset._replace(validation=dataset.validation.take(slice(0)))
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
-
-  def run_together(configs):
-    together.fit(configs, model, dataset)
-
-  def run_alone(configs):
-    for one in configs:
-      train.fit(one, model, dataset)
-
-  rows = []
-  for _ in range(rounds):
-    whole, epoch = [], []
-    for run in (run_together, run_alone):
-      short, long = (
-        _seconds(run, _points(config, epochs)) for epochs in (1, config.epochs)
-      )
-      whole.append(long)
-      epoch.append((long - short) / (config.epochs - 1))
-    rows.append({'whole': whole, 'epoch': epoch})
+  runs = {
+    'together': _run_together(configs, model, dataset),
+    'alone': _run_alone(configs, model, dataset),
+  }
+  clock = (
+    time.process_time if jax.default_backend() == 'cpu' else time.perf_counter
+  )
+  seconds: dict[str, list[float]] = {name: [] for name in runs}
+  for _ in tqdm.trange(rounds + 1, disable=None):
+    for name, run in runs.items():
+      start = clock()
+      run()
+      seconds[name].append(clock() - start)
+  together_epochs, alone_epochs = (seconds[name][1:] for name in runs)
   return {
-    'points': count,
-    **{
-      name: {
-        'together_seconds': statistics.median(row[name][0] for row in rows),
-        'alone_seconds': statistics.median(row[name][1] for row in rows),
-        'ratio': statistics.median(row[name][0] / row[name][1] for row in rows),
-      }
-      for name in ('whole', 'epoch')
-    },
+    'points': len(configs),
+    'together_seconds': statistics.median(together_epochs),
+    'alone_seconds': statistics.median(alone_epochs),
+    'ratio': statistics.median(
+      a / b for a, b in zip(together_epochs, alone_epochs, strict=True)
+    ),
+    'together_first_seconds': seconds['together'][0],
+    'alone_first_seconds': seconds['alone'][0],
   }
 
 
-def _points(
-  config: ml_collections.ConfigDict, epochs: int
-) -> list[ml_collections.ConfigDict]:
-  points = []
-  for density in config.densities:
-    for seed in range(config.seeds):
-      point = config.copy_and_resolve_references()
-      point.update(target_density=density, seed=seed, epochs=epochs)
-      points.append(point)
-  return points
+def _point(
+  config: ml_collections.ConfigDict, density: float, seed: int
+) -> ml_collections.ConfigDict:
+  point = config.copy_and_resolve_references()
+  point.update(target_density=density, seed=seed)
+  return point
 
 
-def _seconds(run, configs) -> float:
-  start = time.perf_counter()
-  run(configs)
-  return time.perf_counter() - start
+def _run_together(
+  configs: Sequence[ml_collections.ConfigDict],
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> Callable[[], Any]:
+  """A function that goes on for an epoch with all points."""
+  program = together.compose(configs, model, dataset)
+  states = program.states
+
+  def run():
+    nonlocal states
+    states, losses = program.run_steps(
+      states, program.arrays, program.batches(0, program.steps_per_epoch)
+    )
+    jax.block_until_ready((states, losses))
+
+  return run
+
+
+def _run_alone(
+  configs: Sequence[ml_collections.ConfigDict],
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> Callable[[], Any]:
+  """The same for each alone, with one program, as only states differ."""
+  feeds_of = [feeds.make_feed(config, dataset.train) for config in configs]
+  feed, config = feeds_of[0], configs[0]
+  steps = feed.steps_per_epoch
+  starts = [
+    together.start(c, model, dataset, steps * c.epochs) for c in configs
+  ]
+  states = [state for _, state in starts]
+  run_steps = training_step.make_run_steps(
+    training_step.make_step(
+      config, model, starts[0][0], dataset.train.scaling, feed.take
+    ),
+    scan=not training_step.loops_are_slow(states[0].params),
+  )
+
+  def run():
+    for i, own in enumerate(feeds_of):
+      states[i], _ = run_steps(states[i], feed.arrays, own.batches(0, steps))
+    jax.block_until_ready(states)
+
+  return run
 
 
 def main(argv: list[str]) -> None:
@@ -135,21 +173,14 @@ def main(argv: list[str]) -> None:
   report = {
     'jax': jax.__version__,
     'device': str(jax.devices()[0]),
-    'machine': f'{platform.machine()}, {len(os.sched_getaffinity(0))} cores',
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
     'model': config.model,
     'dataset': config.dataset,
     'batch_size': config.batch_size,
-    'epochs': config.epochs,
     'rounds': _ROUNDS.value,
     **found,
   }
-  for name in ('whole', 'epoch'):
-    row = found[name]
-    print(
-      f'{name:6} {row["together_seconds"]:8.1f} s together, '
-      f'{row["alone_seconds"]:8.1f} s one after another: '
-      f'x {row["ratio"]:.2f}'
-    )
+  print(json.dumps(report, indent=1))
   if _OUTPUT.value:
     artifacts.write_text(_OUTPUT.value, json.dumps(report, indent=1))
 
