@@ -23,7 +23,7 @@ Each point is one training run from the initial weights of its seed, the same at
 all densities; 1.0 in the list is the dense network. With a validation split
 (`config.validation_size`) that split is reported and the test split not read;
 without one the test split is read, once a point. `results.json` is rewritten
-after each point, and points in it are not trained again.
+after each point or group of points, and points in it are not trained again.
 
 Small dense networks are trained together on an accelerator, as one compiled
 program, else one after another: `config.together` is the other way, `True` or
@@ -107,10 +107,10 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   done = {(p['field'], p['value'], p['seed']) for p in report['points']}
   left = {key: c for key, c in todo.items() if key not in done}
-  feed = feeds.make_feed(config, dataset.train)
+  steps_per_epoch = feeds.make_feed(config, dataset.train).steps_per_epoch
   for point_config in left.values():
     # A bad value is told now, not after the points before it.
-    train.rule_of(point_config, config.epochs * feed.steps_per_epoch)
+    train.rule_of(point_config, config.epochs * steps_per_epoch)
   with tqdm.tqdm(
     total=len(todo), initial=len(todo) - len(left), unit='run', disable=None
   ) as bar:

@@ -18,10 +18,12 @@ The states of all runs are stacked, and the step is mapped over them by
 `jax.vmap`. It is the one of the first run: what a penalty or a target density
 is, `scl_jax.scl` reads from its state. A run starts from the very state that it
 has alone and sees the same batches; XLA adds in another order, so its numbers
-differ from those alone by rounding, which grows over the steps.
+differ from those alone by rounding, which grows over the steps. A group that is
+interrupted is lost as a whole.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+import itertools
 import math
 import time
 from typing import Any, NamedTuple, TypeVar
@@ -74,8 +76,8 @@ def groups(
   for keys in alike.values():
     size = group_size(configs[keys[0]], model, dataset)
     number = math.ceil(len(keys) / size)
-    size = math.ceil(len(keys) / number)  # groups of about the same size
-    parts += [keys[i : i + size] for i in range(0, len(keys), size)]
+    ends = [len(keys) * i // number for i in range(number + 1)]
+    parts += [keys[i:j] for i, j in itertools.pairwise(ends)]
   return parts
 
 
@@ -112,7 +114,9 @@ def group_size(
     return 1
   if not config.together and jax.default_backend() == 'cpu':
     return 1
-  state = jax.eval_shape(lambda: start(config, model, dataset, 1)[1])
+  fresh = config.copy_and_resolve_references()
+  fresh.warm_start = None  # shapes alone are needed, and no file for them
+  state = jax.eval_shape(lambda: start(fresh, model, dataset, 1)[1])
   size = STATE_BYTES // sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(state)

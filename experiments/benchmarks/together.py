@@ -21,10 +21,10 @@ Run it with:
         --config.densities='(0.1, 0.02)' --config.seeds=2
 
 Trains an epoch of all points together and one after another, in turn. The first
-turn of each compiles, and is reported apart. A sweep compiles once together, and
-one after another once for each point (here once for all). On a CPU seconds are
-CPU time of the process, so that other processes do not count. Ratios are time
-together / time one after another: below 1, together pays.
+turn of each compiles, and is reported apart. A sweep compiles once together,
+and one after another once for each point (here once for all). On a CPU seconds
+are CPU time of the process, so that other processes do not count. Ratios are
+time together / time one after another: below 1, together pays.
 """
 
 from collections.abc import Callable, Sequence
