@@ -25,6 +25,9 @@ turn of each compiles, and is reported apart. A sweep compiles once together,
 and one after another once for each point (here once for all). On a CPU seconds
 are CPU time of the process, so that other processes do not count. Ratios are
 time together / time one after another: below 1, together pays.
+
+The command above, with two rounds on one core of a shared x86-64 CPU: 6.2 s
+together, 3.3 s one after another, x 1.9; no accelerator was at hand.
 """
 
 from collections.abc import Callable, Sequence
