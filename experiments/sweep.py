@@ -23,7 +23,12 @@ Each point is one training run from the initial weights of its seed, the same at
 all densities; 1.0 in the list is the dense network. With a validation split
 (`config.validation_size`) that split is reported and the test split not read;
 without one the test split is read, once a point. `results.json` is rewritten
-after each point, and points in it are not trained again.
+after each point or group of points, and points in it are not trained again.
+
+Small dense networks are trained together on an accelerator, as one compiled
+program, else one after another: `config.together` is the other way, `True` or
+`False`. One after another they are bitwise what `experiments.main` gives;
+together they differ by rounding, and a point's `together` says how many were.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,9 +45,11 @@ import tqdm
 
 from experiments import artifacts
 from experiments import command_line
+from experiments import feeds
 from experiments import input_pipeline
 from experiments import models
 from experiments import result_store
+from experiments import together
 from experiments import train
 import scl_jax
 
@@ -50,7 +57,7 @@ import scl_jax
 _NOT_SETTINGS = (
   'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
   'dense_reference', 'points_per_epoch', 'points_per_checkpoint',
-  'keep_checkpoints', 'stream_workers', 'tensorboard',
+  'keep_checkpoints', 'stream_workers', 'tensorboard', 'together',
 )  # fmt: skip
 
 
@@ -68,15 +75,15 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: If there is nothing to do, or the workdir holds the results of
       another config.
   """
-  todo = [
-    (field, float(value), seed)
+  todo = {
+    (field, float(value), seed): _config_of(config, field, float(value), seed)
     for field, values in (
       ('target_density', config.densities),
       ('penalty', config.penalties),
     )
     for value in values
     for seed in range(config.seeds)
-  ]
+  }
   if not todo:
     raise ValueError(
       'There is nothing to train: give --config.densities or '
@@ -97,12 +104,24 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   done = {(p['field'], p['value'], p['seed']) for p in report['points']}
-  for field, value, seed in tqdm.tqdm(todo, unit='run', disable=None):
-    if (field, value, seed) not in done:
-      point = train_point(config, model, dataset, field, value, seed)
-      report['points'].append(point)
+  left = {key: c for key, c in todo.items() if key not in done}
+  steps_per_epoch = feeds.make_feed(config, dataset.train).steps_per_epoch
+  for point_config in left.values():
+    # A bad value is told now, not after the points before it.
+    train.rule_of(point_config, config.epochs * steps_per_epoch)
+  with tqdm.tqdm(
+    total=len(todo), initial=len(todo) - len(left), unit='run', disable=None
+  ) as bar:
+    for keys in together.groups(left, model, dataset):
+      if len(keys) == 1:
+        points = [train_point(config, model, dataset, *keys[0])]
+      else:
+        points = train_together(config, model, dataset, keys)
+      report['points'] += points
       result_store.save(path, report)
-      tqdm.tqdm.write(json.dumps(point))
+      for point in points:
+        tqdm.tqdm.write(json.dumps(point))
+      bar.update(len(keys))
   rows = summarise(report['points'])
   artifacts.write_text(os.path.join(workdir, 'table.md'), table(rows))
   _plot(os.path.join(workdir, 'front.png'), rows, report['split'])
@@ -118,13 +137,56 @@ def train_point(
   seed: int,
 ) -> dict[str, Any]:
   """One run of the sweep, the same as a run of `experiments.main`."""
+  config = _config_of(config, field, value, seed)
+  run = train.fit(config, model, _silent(dataset))
+  return _measure(config, model, dataset, field, value, run)
+
+
+def train_together(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  keys: Sequence[tuple[str, float, int]],
+) -> list[dict[str, Any]]:
+  """Several points of the sweep, by field, value and seed, as one program."""
+  configs = [_config_of(config, *key) for key in keys]
+  runs = together.fit(configs, model, _silent(dataset))
+  return [
+    {
+      **_measure(c, model, dataset, field, value, run),
+      'together': len(keys),
+    }
+    for c, (field, value, _), run in zip(configs, keys, runs, strict=True)
+  ]
+
+
+def _config_of(
+  config: ml_collections.ConfigDict, field: str, value: float, seed: int
+) -> ml_collections.ConfigDict:
+  """The config of one point."""
   config = config.copy_and_resolve_references()
   config.seed = seed
+  config.target_density = None  # it would go before a penalty
   config[field] = value
   if (field, value) == ('target_density', 1.0):
     config.method = 'dense'
-  silent = dataset._replace(validation=dataset.validation.take(slice(0)))
-  run = train.fit(config, model, silent)
+  return config
+
+
+def _silent(dataset: input_pipeline.Dataset) -> input_pipeline.Dataset:
+  """Validated once, at the end, so not meanwhile."""
+  return dataset._replace(validation=dataset.validation.take(slice(0)))
+
+
+def _measure(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  field: str,
+  value: float,
+  run: train.Run,
+) -> dict[str, Any]:
+  """What is written of a finished run."""
   split = dataset.validation if config.validation_size else dataset.test
   masks = train.get_masks(config, run.state)
   before_cut = [
@@ -133,7 +195,7 @@ def train_point(
   return {
     'field': field,
     'value': value,
-    'seed': seed,
+    'seed': config.seed,
     'accuracy': train.accuracy(
       model, run.state.params, split, run.state.model_state
     ),

@@ -23,6 +23,7 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from experiments import artifacts
 from experiments import checkpointing
@@ -180,21 +181,13 @@ def fit(
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
 
-  first_params, first_model_state = initial_variables(config, model, dataset)
-  params = first_params if params is None else params
-  state = TrainState(
-    step=jnp.zeros((), jnp.int32),
-    # Copies, as the buffers of the state are donated.
-    params=jax.tree.map(jnp.copy, params),
-    model_state=jax.tree.map(
-      jnp.copy, first_model_state if model_state is None else model_state
-    ),
-    opt_state=tx.init(params),
+  state = first_state(
+    config, model, dataset, tx, params=params, model_state=model_state
   )
   scaling = dataset.train.scaling
   run_steps = training_step.make_run_steps(
     training_step.make_step(config, model, tx, scaling, feed.take),
-    scan=feed.is_in_memory and not training_step.loops_are_slow(params),
+    scan=feed.is_in_memory and not training_step.loops_are_slow(state.params),
   )
 
   freeze = freeze_step(config, num_steps)
@@ -262,6 +255,40 @@ def diagnose(state: TrainState, num_steps: int) -> list[str]:
   """What `scl_jax.diagnose` has to say."""
   found = scl_jax.diagnose(state.opt_state, num_steps - int(state.step))
   return [finding.message for finding in found]
+
+
+def first_state(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  tx: optax.GradientTransformation,
+  *,
+  params: Any = None,
+  model_state: Any = None,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    config: See `experiments/configs/`.
+    model: A Linen module.
+    dataset: For the shape of an image.
+    tx: The optimizer.
+    params: Weights to start from, instead of new or the config's ones.
+    model_state: BatchNorm's statistics to start from, along with `params`.
+
+  Returns:
+    A `TrainState` of buffers of its own, which may be donated.
+  """
+  first_params, first_model_state = initial_variables(config, model, dataset)
+  params = first_params if params is None else params
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=jax.tree.map(jnp.copy, params),
+    model_state=jax.tree.map(
+      jnp.copy, first_model_state if model_state is None else model_state
+    ),
+    opt_state=tx.init(params),
+  )
 
 
 def initial_variables(

@@ -150,7 +150,7 @@ def make_run_steps(
       state, losses = jax.lax.scan(
         lambda state, batch: step(state, arrays, batch), state, batches
       )
-      return state, losses.mean()
+      return state, losses.mean(axis=0)
 
     return scan_steps
 
@@ -161,7 +161,7 @@ def make_run_steps(
     for batch in batches:
       state, loss = one_step(state, arrays, batch)
       losses.append(loss)
-    return state, jnp.stack(losses).mean()
+    return state, jnp.stack(losses).mean(axis=0)
 
   return run_steps
 
@@ -175,8 +175,18 @@ def loops_are_slow(params: Any) -> bool:
     params: The model's.
 
   Returns:
-    Whether there are convolutions, by the rank of their kernels, and no
-    accelerator.
+    Whether there are convolutions and no accelerator.
   """
-  has_convolution = any(np.ndim(p) > 2 for p in jax.tree.leaves(params))
-  return has_convolution and jax.default_backend() == 'cpu'
+  return has_convolutions(params) and jax.default_backend() == 'cpu'
+
+
+def has_convolutions(params: Any) -> bool:
+  """Whether a model has convolutions, by the rank of its kernels.
+
+  Args:
+    params: The model's.
+
+  Returns:
+    Whether any leaf has more than two axes.
+  """
+  return any(np.ndim(p) > 2 for p in jax.tree.leaves(params))

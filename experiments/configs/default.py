@@ -67,4 +67,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.densities = ()  # target densities; 1.0 is the dense network
   config.penalties = ()
   config.seeds = 5
+  config.together = config_dict.placeholder(bool)  # None: where it pays
   return config
