@@ -376,7 +376,7 @@ def _regrown(
   weight: jax.Array, new_mask: jax.Array | None, mask: jax.Array | None
 ) -> jax.Array:
   if new_mask is None or mask is None:
-    return jnp.zeros(weight.shape, bool)
+    return jnp.zeros_like(weight, dtype=bool)  # sharded as it is
   return masks_lib.expand(new_mask > mask, weight.shape)
 
 
