@@ -15,6 +15,7 @@
 """The training job: read `train_and_evaluate` from top to bottom."""
 
 from collections.abc import Callable, Iterator
+import functools
 import os
 import time
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from experiments import models
 from experiments import optimizers
 from experiments import recording
 from experiments import rules
+from experiments import sharding
 from experiments import training_step
 import scl_jax
 
@@ -180,21 +182,32 @@ def fit(
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
 
-  first_params, first_model_state = initial_variables(config, model, dataset)
-  params = first_params if params is None else params
-  state = TrainState(
-    step=jnp.zeros((), jnp.int32),
-    # Copies, as the buffers of the state are donated.
-    params=jax.tree.map(jnp.copy, params),
-    model_state=jax.tree.map(
-      jnp.copy, first_model_state if model_state is None else model_state
-    ),
-    opt_state=tx.init(params),
-  )
+  first_variables = functools.partial(initial_variables, config, model, dataset)
+  if config.warm_start is not None:  # read before anything is compiled
+    warm_start = first_variables()
+    first_variables = lambda: warm_start
+
+  def first_state():
+    first_params, first_model_state = first_variables()
+    first_params = first_params if params is None else params
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      # Copies, as the buffers of the state are donated.
+      params=jax.tree.map(jnp.copy, first_params),
+      model_state=jax.tree.map(
+        jnp.copy, first_model_state if model_state is None else model_state
+      ),
+      opt_state=tx.init(first_params),
+    )
+
+  mesh = sharding.make_mesh(config)
+  state, shardings = sharding.init_state(first_state, config, mesh)
+  arrays = sharding.replicate(feed.arrays, mesh)
   scaling = dataset.train.scaling
   run_steps = training_step.make_run_steps(
-    training_step.make_step(config, model, tx, scaling, feed.take),
-    scan=feed.is_in_memory and not training_step.loops_are_slow(params),
+    training_step.make_step(config, model, tx, scaling, feed.take, mesh),
+    scan=feed.is_in_memory and not training_step.loops_are_slow(state.params),
+    shardings=shardings,
   )
 
   freeze = freeze_step(config, num_steps)
@@ -214,7 +227,8 @@ def fit(
         config, feed.steps_per_epoch, first_step=int(state.step)
       ):
         first = int(state.step)
-        state, loss = run_steps(state, feed.arrays, feed.batches(first, number))
+        with sharding.use(mesh):
+          state, loss = run_steps(state, arrays, feed.batches(first, number))
         point = {
           'step': int(state.step),
           'epoch': epoch,
@@ -222,8 +236,9 @@ def fit(
           'density': float(scl_jax.density(get_masks(config, state))),
         }
         if dataset.validation.num_examples and ends_epoch:
+          now = sharding.without_types(state)
           point['validation_accuracy'] = accuracy(
-            model, state.params, dataset.validation, state.model_state
+            model, now.params, dataset.validation, now.model_state
           )
         history.append(point)
         record(point)
@@ -241,6 +256,7 @@ def fit(
         if is_stopped:
           raise interruption.Interrupted(point['step'], num_steps)
 
+  state = sharding.without_types(state)
   if config.recalibration_batches:
     batches = feed.batches(
       0, min(config.recalibration_batches, feed.steps_per_epoch)
