@@ -254,9 +254,7 @@ def left_to_xla(
   def typed(params, *others):
     copied = jax.sharding.NamedSharding(mesh.abstract_mesh, P())
     like = jax.tree.map(lambda p: jax.typeof(p).sharding, params)
-    value, _ = jax.eval_shape(gradient, params, *others)
-    value = jax.tree.map(lambda _: copied, value)
-    return jax.sharding.auto_axes(gradient, out_sharding=(value, like))(
+    return jax.sharding.auto_axes(gradient, out_sharding=(copied, like))(
       params, *others
     )
 
