@@ -30,6 +30,7 @@ import pytest
 import scl_jax
 
 COUNT = 4
+AUTO = (jax.sharding.AxisType.Auto,)
 RULES = {
   'scl': scl_jax.scl(
     target_density=0.4, freeze_step=5, mask_optimizer=optax.sgd(0.1)
@@ -79,7 +80,7 @@ def test_data_parallel(rule):
   assert 0 < expected_mask.mean() < 1
 
   mean = lambda grads: jax.lax.pmean(grads, 'd')
-  mesh = jax.make_mesh((COUNT,), ('d',))
+  mesh = jax.make_mesh((COUNT,), ('d',), axis_types=AUTO)
   mapped = jax.jit(
     jax.shard_map(
       step_of(tx, mean),
@@ -119,7 +120,7 @@ def test_what_is_local_where_weights_are_cut():
     updates, _ = tx.update(params, state, params)
     return optax.apply_updates(params, updates)
 
-  mesh = jax.make_mesh((2,), ('d',))
+  mesh = jax.make_mesh((2,), ('d',), axis_types=AUTO)
   cut = jax.shard_map(
     prune, mesh=mesh, in_specs=jax.P('d'), out_specs=jax.P('d'), check_vma=False
   )
