@@ -189,7 +189,7 @@ def state_shardings(
   def sharding(key_path, leaf):
     names = tree_lib.path_names(key_path)
     for start in range(len(names)):
-      rank, spec = rows.get(names[start:], (None, ()))
+      rank, spec = rows.get(names[start:], (-1, P()))
       if rank == len(leaf.shape):
         return jax.sharding.NamedSharding(
           mesh, P(*map(_kept, spec, leaf.shape))

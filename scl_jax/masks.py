@@ -325,9 +325,9 @@ def _where_it_lies(
       for names, size in zip(sharding.spec, shape, strict=True)
     )
   )
-  return jax.sharding.auto_axes(
-    fn, out_sharding=jax.sharding.NamedSharding(sharding.mesh, spec)
-  )(values)
+  lies = jax.sharding.NamedSharding(sharding.mesh, spec)
+  placed: Callable[..., Any] = jax.sharding.auto_axes(fn, out_sharding=lies)
+  return placed(values)
 
 
 def _runs(small, large, path):
