@@ -222,7 +222,8 @@ def without_types(tree: PyTree) -> PyTree:
       return leaf
     if _TYPES['explicit'] not in sharding.mesh.axis_types:
       return leaf
-    mesh = jax.sharding.Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    devices: Any = sharding.mesh.devices
+    mesh = jax.sharding.Mesh(devices, sharding.mesh.axis_names)
     return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, sharding.spec))
 
   return jax.tree.map(plain, tree)

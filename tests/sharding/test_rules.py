@@ -100,8 +100,13 @@ def train(rule, params, goal):
   """The state after some steps of one program, and the program."""
   tx, step = step_of(rule)
   state = tx.init(params)
+  # As in training: what is sharded stays as it is.
+  lies = jax.tree.map(
+    lambda x: x.sharding if len(x.sharding.device_set) > 1 else None,
+    (params, state),
+  )
   program = (
-    jax.jit(step, donate_argnums=(0, 1))
+    jax.jit(step, donate_argnums=(0, 1), out_shardings=lies)
     .lower(params, state, goal)
     .compile(compiler_options=OPTIONS)
   )
