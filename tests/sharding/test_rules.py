@@ -171,11 +171,11 @@ def test_the_same_masks_and_no_gather(name, mesh):
     kernel = layer['kernel']
     shard = kernel.addressable_shards[0].data
     assert shard.size == kernel.size // 4
-  # Only blocks that lie across two devices have a few values sent.
+  # Blocks may lie across two devices: partial sums and block variables are
+  # sent, never as much as a part of a weight.
   sent = moved(program)
   smallest_shard = 24 * 12 // 4
   if name == 'scl, blocks':
-    assert all(kind == 'collective-permute' for kind, _ in sent)
     assert all(size <= smallest_shard for _, size in sent)
   else:
     assert not sent
