@@ -15,6 +15,7 @@
 """The training job: read `train_and_evaluate` from top to bottom."""
 
 from collections.abc import Callable, Iterator
+import functools
 import os
 import time
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from experiments import models
 from experiments import optimizers
 from experiments import recording
 from experiments import rules
+from experiments import sharding
 from experiments import training_step
 import scl_jax
 
@@ -181,13 +183,29 @@ def fit(
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
 
-  state = first_state(
-    config, model, dataset, tx, params=params, model_state=model_state
+  if params is None and config.warm_start is not None:
+    # Read before anything is compiled.
+    params, model_state = initial_variables(config, model, dataset)
+  mesh = sharding.make_mesh(config)
+  state, shardings = sharding.init_state(
+    functools.partial(
+      first_state,
+      config,
+      model,
+      dataset,
+      tx,
+      params=params,
+      model_state=model_state,
+    ),
+    config,
+    mesh,
   )
+  arrays = sharding.replicate(feed.arrays, mesh)
   scaling = dataset.train.scaling
   run_steps = training_step.make_run_steps(
-    training_step.make_step(config, model, tx, scaling, feed.take),
+    training_step.make_step(config, model, tx, scaling, feed.take, mesh),
     scan=feed.is_in_memory and not training_step.loops_are_slow(state.params),
+    shardings=shardings,
   )
 
   freeze = freeze_step(config, num_steps)
@@ -207,7 +225,8 @@ def fit(
         config, feed.steps_per_epoch, first_step=int(state.step)
       ):
         first = int(state.step)
-        state, loss = run_steps(state, feed.arrays, feed.batches(first, number))
+        with sharding.use(mesh):
+          state, loss = run_steps(state, arrays, feed.batches(first, number))
         point = {
           'step': int(state.step),
           'epoch': epoch,
@@ -215,8 +234,9 @@ def fit(
           'density': float(scl_jax.density(get_masks(config, state))),
         }
         if dataset.validation.num_examples and ends_epoch:
+          now = sharding.without_types(state)
           point['validation_accuracy'] = accuracy(
-            model, state.params, dataset.validation, state.model_state
+            model, now.params, dataset.validation, now.model_state
           )
         history.append(point)
         record(point)
@@ -234,6 +254,7 @@ def fit(
         if is_stopped:
           raise interruption.Interrupted(point['step'], num_steps)
 
+  state = sharding.without_types(state)
   if config.recalibration_batches:
     batches = feed.batches(
       0, min(config.recalibration_batches, feed.steps_per_epoch)
@@ -279,14 +300,14 @@ def first_state(
   Returns:
     A `TrainState` of buffers of its own, which may be donated.
   """
-  first_params, first_model_state = initial_variables(config, model, dataset)
-  params = first_params if params is None else params
+  if params is None or model_state is None:
+    first = initial_variables(config, model, dataset)
+    params = first[0] if params is None else params
+    model_state = first[1] if model_state is None else model_state
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=jax.tree.map(jnp.copy, params),
-    model_state=jax.tree.map(
-      jnp.copy, first_model_state if model_state is None else model_state
-    ),
+    model_state=jax.tree.map(jnp.copy, model_state),
     opt_state=tx.init(params),
   )
 

@@ -25,6 +25,7 @@ import numpy as np
 import optax
 
 from experiments import augmentation
+from experiments import sharding
 
 
 class TrainState(NamedTuple):
@@ -55,6 +56,7 @@ def make_step(
   tx: optax.GradientTransformation,
   scaling: augmentation.Scaling | None,
   take: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, jax.Array]]:
   """The training step of a config, to be compiled.
 
@@ -67,6 +69,7 @@ def make_step(
     tx: The optimizer.
     scaling: Of pixels, see `augmentation.scale`.
     take: `(arrays, batch) -> (images, labels)`, see `experiments.feeds`.
+    mesh: Of several devices, see `experiments.sharding`.
 
   Returns:
     `step(state, arrays, batch) -> (state, loss)`.
@@ -111,18 +114,22 @@ def make_step(
     loss, grads = jax.tree.map(lambda x: x / parts, total)
     return (loss, model_state), grads
 
-  def step(state, arrays, batch):
-    images, labels = take(arrays, batch)
+  def gradient_of_batch(params, model_state, number, arrays, batch):
+    images, labels = sharding.cut_batch(take(arrays, batch), mesh)
     if config.crop_padding or config.flip:
       images = augmentation.crop_and_flip(
-        jax.random.fold_in(augment_key, state.step),
+        jax.random.fold_in(augment_key, number),
         images,
         padding=config.crop_padding,
         flip=config.flip,
       )
     compute = gradient if parts == 1 else accumulated_gradient
+    return compute(params, model_state, images, labels)
+
+  def step(state, arrays, batch):
+    compute = sharding.left_to_xla(gradient_of_batch, mesh)
     (loss, model_state), grads = compute(
-      state.params, state.model_state, images, labels
+      state.params, state.model_state, state.step, arrays, batch
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -132,20 +139,28 @@ def make_step(
 
 
 def make_run_steps(
-  step: Callable[..., tuple[TrainState, jax.Array]], *, scan: bool
+  step: Callable[..., tuple[TrainState, jax.Array]],
+  *,
+  scan: bool,
+  shardings: TrainState | None = None,
 ) -> RunSteps:
   """A function that takes several training steps and gives their mean loss.
 
   Args:
     step: As `make_step` makes it.
     scan: Whether they are one compiled scan; the batches are an array then.
+    shardings: Where the state lies, if on several devices.
 
   Returns:
     `run_steps(state, arrays, batches) -> (state, loss)`; `state` is donated.
   """
+  compiled = functools.partial(jax.jit, donate_argnums=0)
+  if shardings is not None:
+    # The state stays where it lies; the loss is left to XLA.
+    compiled = functools.partial(compiled, out_shardings=(shardings, None))
   if scan:
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @compiled
     def scan_steps(state, arrays, batches):
       state, losses = jax.lax.scan(
         lambda state, batch: step(state, arrays, batch), state, batches
@@ -154,7 +169,7 @@ def make_run_steps(
 
     return scan_steps
 
-  one_step = jax.jit(step, donate_argnums=0)
+  one_step = compiled(step)
 
   def run_steps(state, arrays, batches):
     losses = []

@@ -85,7 +85,9 @@ def init_mask_params(
     shape = _variable_shape(path, weight, granularity, resolve)
     if shape == jnp.shape(weight):  # full_like keeps the sharding
       return jnp.full_like(weight, init_value, dtype=jnp.float32)
-    return jnp.full(shape, init_value, jnp.float32)
+    # And so do sums.
+    zeros = contract(jnp.zeros_like(weight, dtype=jnp.float32), shape)
+    return zeros + jnp.float32(init_value)
 
   return tree_lib.map_with_path(init, weights, chosen)
 
@@ -180,11 +182,15 @@ def expand(
   if values.shape == shape:
     return values
   runs = _runs(values.shape, shape, path)
-  for axis, run in enumerate(runs):
-    if values.shape[axis] not in (1, shape[axis]):
-      values = jnp.repeat(values, run, axis)
-      values = jax.lax.slice_in_dim(values, 0, shape[axis], axis=axis)
-  return jnp.broadcast_to(values, shape)
+
+  def repeat(values):
+    for axis, run in enumerate(runs):
+      if values.shape[axis] not in (1, shape[axis]):
+        values = jnp.repeat(values, run, axis)
+        values = jax.lax.slice_in_dim(values, 0, shape[axis], axis=axis)
+    return jnp.broadcast_to(values, shape)
+
+  return _where_it_lies(repeat, values, shape)
 
 
 def contract(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -205,25 +211,30 @@ def contract(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """
   if values.shape == shape:
     return values
-  for axis, run in enumerate(_runs(shape, values.shape, '')):
-    size, count = values.shape[axis], shape[axis]
-    if count == size:
-      continue
-    if count == 1:
-      values = jnp.sum(values, axis, keepdims=True)
-      continue
-    segments = jnp.arange(size) // run
-    values = jnp.moveaxis(
-      jax.ops.segment_sum(
-        jnp.moveaxis(values, axis, 0),
-        segments,
-        num_segments=count,
-        indices_are_sorted=True,
-      ),
-      0,
-      axis,
-    )
-  return values
+  runs = _runs(shape, values.shape, '')
+
+  def add_up(values):
+    for axis, run in enumerate(runs):
+      size, count = values.shape[axis], shape[axis]
+      if count == size:
+        continue
+      if count == 1:
+        values = jnp.sum(values, axis, keepdims=True)
+        continue
+      segments = jnp.arange(size) // run
+      values = jnp.moveaxis(
+        jax.ops.segment_sum(
+          jnp.moveaxis(values, axis, 0),
+          segments,
+          num_segments=count,
+          indices_are_sorted=True,
+        ),
+        0,
+        axis,
+      )
+    return values
+
+  return _where_it_lies(add_up, values, shape)
 
 
 def variable_sizes(
@@ -287,6 +298,38 @@ def host_mask(array: np.ndarray, mask: Any, path: str = '') -> np.ndarray:
       'effective parameters, scl_jax.apply_masks(params, masks).'
     )
   return mask
+
+
+def _where_it_lies(
+  fn: Callable[[jax.Array], jax.Array],
+  values: jax.Array,
+  shape: tuple[int, ...],
+) -> jax.Array:
+  """`fn(values)` of this shape, whose axes stay sharded where they can.
+
+  Along explicitly sharded axes JAX asks where the result of a gather or scatter
+  shall lie. It stays sharded where the mesh divides it; so it has the same
+  sharding in every step. Otherwise XLA decides.
+  """
+  sharding = jax.typeof(values).sharding
+  if all(names is None for names in sharding.spec):
+    return fn(values)
+
+  def keeps(names, size):
+    names = (names,) if isinstance(names, str) else names or ()
+    return (
+      size > 1 and size % math.prod(map(sharding.mesh.shape.get, names)) == 0
+    )
+
+  spec = jax.sharding.PartitionSpec(
+    *(
+      names if keeps(names, size) else None
+      for names, size in zip(sharding.spec, shape, strict=True)
+    )
+  )
+  lies = jax.sharding.NamedSharding(sharding.mesh, spec)
+  placed: Callable[..., Any] = jax.sharding.auto_axes(fn, out_sharding=lies)
+  return placed(values)
 
 
 def _runs(small, large, path):

@@ -60,6 +60,10 @@ this path: a derivative there is the product above, which SCL needs for each
 connection before it is normalised, and its weights rest while their masks are
 closed, where here they move and decay as any variable of the optimizer does.
 
+Inside `jax.pmap` or `jax.shard_map`, average gradients (`jax.lax.pmean`) first:
+then all copies prune alike. Of weights that `shard_map` has cut, norms, counts
+and targets are the shard's own; under `jax.jit` they are global.
+
 Weights are float32 also where params are bfloat16 or float16. Leaves that are
 not floating point are left alone.
 """
@@ -376,7 +380,7 @@ def _regrown(
   weight: jax.Array, new_mask: jax.Array | None, mask: jax.Array | None
 ) -> jax.Array:
   if new_mask is None or mask is None:
-    return jnp.zeros(weight.shape, bool)
+    return jnp.zeros_like(weight, dtype=bool)  # sharded as it is
   return masks_lib.expand(new_mask > mask, weight.shape)
 
 

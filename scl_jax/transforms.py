@@ -131,10 +131,9 @@ def normalize_by_feature_norm(
     return (g.astype(jnp.float32) / norm).astype(g.dtype)
 
   def init_fn(params):
-    zeros = jax.tree.map(
-      lambda v: jnp.zeros(v.shape, v.dtype),
-      jax.eval_shape(squared_norms, params),
-    )
+    # From zeros, not from shapes alone: the norms of sharded features are
+    # sharded likewise.
+    zeros = squared_norms(jax.tree.map(jnp.zeros_like, params))
     if decay is None:
       return optax.EmptyState()
     return NormalizeByFeatureNormState(jnp.zeros((), jnp.int32), zeros)

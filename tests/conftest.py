@@ -12,13 +12,13 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Two fake devices, strict promotion, reproducible properties."""
+"""Eight fake devices, strict promotion, reproducible properties."""
 
 import os
 
 # Before JAX starts its backend.
 os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=2'
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 )
 
 import hypothesis
@@ -47,6 +47,6 @@ def strict():
 
 @pytest.fixture(params=['Auto', 'Explicit'])
 def mesh(request):
-  """A mesh of the two fake devices, with an axis `'d'`."""
+  """A mesh of two fake devices, with an axis `'d'`."""
   kind = getattr(jax.sharding.AxisType, request.param)
   return jax.make_mesh((2,), ('d',), axis_types=(kind,))

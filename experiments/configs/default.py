@@ -58,6 +58,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.keep_checkpoints = 2
   config.tensorboard = False  # also writes event files
 
+  # Several devices, see experiments.sharding; -1: all that are left.
+  config.mesh = ml_collections.ConfigDict({'data': 1, 'fsdp': 1, 'tensor': 1})
+  config.axis_types = 'auto'  # or 'explicit'
+  config.param_axes = (('.*', ()),)  # where each leaf is cut; (): nowhere
+
   config.penalty = 5e-3  # the price of one connection
   config.target_density = config_dict.placeholder(float)  # replaces penalty
   config.freeze_at = 0.75  # share of the run after which masks are fixed
