@@ -299,17 +299,20 @@ def _next(
   False position with logarithms, where both are known; else the middle.
   """
   known = [
-    (math.log(t['settings'][contender.strength]), math.log(t['density']))
+    (
+      math.log(t['settings'][contender.strength]),
+      math.log(t['density']) if t['density'] else -math.inf,
+    )
     for t in tried
-    if t['density'] > 0
   ]
   goal = math.log(density)
   low, high = (math.log(end) for end in contender.strengths)
   dense = max((k for k in known if k[1] > goal), default=(low, math.nan))
   sparse = min((k for k in known if k[1] <= goal), default=(high, math.nan))
-  share = (dense[1] - goal) / (dense[1] - sparse[1])
-  # Away from the ends, which would be tried again and again.
-  share = 0.5 if math.isnan(share) else min(max(share, 0.1), 0.9)
+  share = 0.5
+  if math.isfinite(dense[1] - sparse[1]):
+    # Away from the ends, which would be tried again and again.
+    share = min(max((dense[1] - goal) / (dense[1] - sparse[1]), 0.1), 0.9)
   return math.exp(dense[0] + share * (sparse[0] - dense[0]))
 
 
