@@ -33,8 +33,9 @@ import scl_jax
 def write_run(workdir):
   """What experiments.main would leave, of an untrained network."""
   config = digits_mlp_scl.get_config()
-  with open(os.path.join(workdir, 'config.json'), 'w') as file:
-    file.write(config.to_json())
+  for name, text in {'config': config.to_json(), 'result': '{}'}.items():
+    with open(os.path.join(workdir, f'{name}.json'), 'w') as file:
+      file.write(text)
   dataset = input_pipeline.load_dataset('digits', validation_size=0)
   model = models.create_model(config.model, dataset.num_classes)
   images = jnp.zeros((1, *dataset.test.images.shape[1:]))
@@ -48,7 +49,9 @@ def write_run(workdir):
     params,
   )
   params = scl_jax.apply_masks(params, masks)
-  checkpointing.save(workdir, {'params': params, 'masks': masks})
+  checkpointing.save(
+    workdir, {'params': params, 'masks': masks, 'model_state': {}}
+  )
 
 
 def test_a_run_is_compacted(tmp_path):
