@@ -41,12 +41,6 @@ from experiments import command_line
 from experiments import finished_run
 import scl_jax
 
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'The workdir of a run of experiments.main.', required=True
-)
-_DROP_INPUTS = flags.DEFINE_bool(
-  'drop_inputs', False, 'Also remove the weights of inputs that nobody reads.'
-)
 _BATCH_SIZES = (1, 32, 256)
 _ROUNDS = 30
 
@@ -179,10 +173,18 @@ def table(result: Mapping[str, Any]) -> str:
 
 def main() -> None:
   """Compacts, and prints the certificate and the table."""
-  small, result = compact_run(_WORKDIR.value, drop_inputs=_DROP_INPUTS.value)
+  small, result = compact_run(
+    flags.FLAGS.workdir, drop_inputs=flags.FLAGS.drop_inputs
+  )
   print(f'{small.certificate}\n\n{table(result)}\n')
-  print(f'The small model is in {os.path.join(_WORKDIR.value, "compact")}')
+  print(f'The small model is in {os.path.join(flags.FLAGS.workdir, "compact")}')
 
 
 if __name__ == '__main__':
+  flags.DEFINE_string(
+    'workdir', None, 'The workdir of a run of experiments.main.', required=True
+  )
+  flags.DEFINE_bool(
+    'drop_inputs', False, 'Also remove the weights of inputs that nobody reads.'
+  )
   command_line.run(main)

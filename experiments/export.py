@@ -51,16 +51,6 @@ FORMATS: Mapping[str, str] = types.MappingProxyType(
   }
 )
 
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Of a finished run of experiments.main.', required=True
-)
-_FORMAT = flags.DEFINE_multi_enum(
-  'format',
-  ['sparse'],
-  list(FORMATS),
-  'What to write; may be given several times.',
-)
-
 
 def export(workdir: str, formats: Sequence[str]) -> dict[str, str]:
   """Writes the network of a finished run in other formats.
@@ -100,7 +90,7 @@ def export(workdir: str, formats: Sequence[str]) -> dict[str, str]:
 
 def main() -> None:
   """Writes the formats and prints their sizes."""
-  for path in export(_WORKDIR.value, _FORMAT.value).values():
+  for path in export(flags.FLAGS.workdir, flags.FLAGS.format).values():
     print(f'{path}: {_size(path):,} bytes')
 
 
@@ -111,4 +101,13 @@ def _size(path):
 
 
 if __name__ == '__main__':
+  flags.DEFINE_string(
+    'workdir', None, 'Of a finished run of experiments.main.', required=True
+  )
+  flags.DEFINE_multi_enum(
+    'format',
+    ['sparse'],
+    list(FORMATS),
+    'What to write; may be given several times.',
+  )
   command_line.run(main)

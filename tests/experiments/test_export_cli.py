@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import augmentation
 from experiments import checkpointing
 from experiments import export
 from experiments import input_pipeline
@@ -65,7 +66,7 @@ def test_all_but_onnx(workdir):
   with open(paths['stablehlo'], 'rb') as file:
     program = jax.export.deserialize(bytearray(file.read()))
   test = input_pipeline.load_dataset('digits').test
-  logits = program.call(train.normalize(test.images))
+  logits = program.call(augmentation.scale(test.images))
   accuracy = np.mean(np.argmax(logits, -1) == test.labels)
   assert accuracy == pytest.approx(metadata['result']['test_accuracy'])
 
