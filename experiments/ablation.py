@@ -95,8 +95,9 @@ def measure(
   rule_of = lambda num_steps: scl_jax.scl(
     freeze_step=train.freeze_step(config, num_steps), **arguments
   )
-  silent = dataset._replace(validation=dataset.validation.take(slice(0)))
-  run = train.fit(config, model, silent, make_rule=rule_of)
+  run = train.fit(
+    config, model, dataset.without_validation(), make_rule=rule_of
+  )
   return {
     'seed': seed,
     'accuracy': train.accuracy(model, run.state.params, dataset.validation),

@@ -43,6 +43,7 @@ from typing import Any
 import ml_collections
 
 from experiments import plots
+from scl_jax import atomic
 
 
 def start(
@@ -84,15 +85,19 @@ def start(
 def _check_config(path: str, config: ml_collections.ConfigDict) -> None:
   with open(path, encoding='utf-8') as file:
     old = json.load(file)
-  new = json.loads(config.to_json())
-  different = sorted(
-    name for name in {*old, *new} if old.get(name) != new.get(name)
-  )
+  different = differing_fields(old, json.loads(config.to_json()))
   if different:
     raise ValueError(
       f'{path} has another config, so its run cannot be resumed; these fields '
       f'differ: {different}.'
     )
+
+
+def differing_fields(
+  old: Mapping[str, Any], new: Mapping[str, Any]
+) -> list[str]:
+  """The names under which two configs have different values."""
+  return sorted(n for n in {*old, *new} if old.get(n) != new.get(n))
 
 
 def write(
@@ -137,6 +142,4 @@ def write_text(path: str, text: str) -> None:
     path: The file.
     text: What it shall hold.
   """
-  with open(path + '.tmp', 'w', encoding='utf-8') as file:
-    file.write(text)
-  os.replace(path + '.tmp', path)
+  atomic.write(path, text.encode())

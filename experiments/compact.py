@@ -41,6 +41,7 @@ from experiments import command_line
 from experiments import finished_run
 import scl_jax
 
+_EXAMPLES = 32  # that outputs are compared on
 _BATCH_SIZES = (1, 32, 256)
 _ROUNDS = 30
 
@@ -69,7 +70,7 @@ def compact_run(
   run = finished_run.load(workdir, num_images=256)
   fn, params, masks, images = run.network, run.params, run.masks, run.images
   small = scl_jax.compact(
-    fn, params, masks, images[:32], drop_inputs=drop_inputs
+    fn, params, masks, images[:_EXAMPLES], drop_inputs=drop_inputs
   )
   rng = np.random.default_rng(0)
   full = jax.tree.map(
@@ -84,8 +85,8 @@ def compact_run(
   result = {
     'params_before': certificate.params_before,
     'params_after': certificate.params_after,
-    'macs_before': certificate.macs_before // 32,
-    'macs_after': certificate.macs_after // 32,
+    'macs_before': certificate.macs_before // _EXAMPLES,
+    'macs_after': certificate.macs_after // _EXAMPLES,
     'difference64': certificate.difference64,
     'difference32': certificate.difference32,
     'density': float(scl_jax.density(masks)),

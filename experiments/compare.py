@@ -23,8 +23,8 @@ train for the same number of epochs, a method's own retraining included.
 
 1. Every method has the same number of trials, `trials` of the config, at each
    of `tuning_densities`, with one seed, judged on examples set aside from the
-   training split. A method that cannot be asked for a density spends its
-   trials on finding the strength that leads there.
+   training split. A method that cannot be asked for a density spends as many
+   trials at each of `densities` on finding the strength that leads there.
 2. With its best settings (those of the nearest tuned density) it trains on the
    whole training split with every seed, and the test split is read once a run.
 
@@ -144,24 +144,17 @@ def measure(
     jnp.zeros((1, *dataset.train.image_shape)),
   )
   live = total = live_macs = dense_macs = 0.0
-  for _, mask, cost in tree_lib.zip_leaves(
-    trained.masks,
-    jax.tree.map(
-      lambda _, m, c: None if m is None else c,
-      trained.params,
-      trained.masks,
-      macs,
-    ),
+  for _, _, mask, cost in tree_lib.zip_leaves(
+    trained.params, trained.masks, macs
   ):
-    count = int(mask.sum())
-    live, total = live + count, total + mask.size
-    live_macs, dense_macs = (
-      live_macs + count * cost,
-      dense_macs + mask.size * cost,
-    )
+    if mask is not None:
+      count = int(mask.sum())
+      live, total = live + count, total + mask.size
+      live_macs += count * cost
+      dense_macs += mask.size * cost
   size = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
   # A third of a dense step each: forward, gradients of inputs, of weights.
-  dense_share = contenders.get(name).dense_gradients
+  dense_share = contenders.dense_gradient_share(one, name)
   sparse_share = (3 - dense_share) * trained.mean_density
   return {
     'method': name,

@@ -21,7 +21,7 @@ layer densities and draws its connections anew.
 
 from collections.abc import Mapping
 import types
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +42,9 @@ class Contender(NamedTuple):
     strength: The dotted name of what decides the density, for methods that
       cannot be asked for one; `None` for the others.
     strengths: The ends of the range to search it in.
-    dense_gradients: The share of steps that need the gradients of connections
-      that are not live.
+    dense_gradients: Which steps need the gradients of connections that are not
+      live: `'none'`, `'all'`, those in which `'masks'` are trained or those
+      that are `'changes'` of masks.
     kind: `'rule'`, `'nnrelief'` or `'shuffled'`.
   """
 
@@ -51,13 +52,13 @@ class Contender(NamedTuple):
   settings: Mapping[str, Any]
   strength: str | None = None
   strengths: tuple[float, float] = (0.0, 0.0)
-  dense_gradients: float = 0.0
+  dense_gradients: Literal['none', 'all', 'masks', 'changes'] = 'none'
   kind: str = 'rule'
 
 
 CONTENDERS: Mapping[str, Contender] = types.MappingProxyType(
   {
-    'scl': Contender('SCL', {'method': 'scl'}, dense_gradients=0.75),
+    'scl': Contender('SCL', {'method': 'scl'}, dense_gradients='masks'),
     'gradual_magnitude': Contender(
       'gradual magnitude', {'method': 'gradual_magnitude'}
     ),
@@ -65,7 +66,7 @@ CONTENDERS: Mapping[str, Contender] = types.MappingProxyType(
       'gradual, LAMP scores',
       {'method': 'gradual_magnitude', 'gradual_magnitude.score': 'lamp'},
     ),
-    'rigl': Contender('RigL', {'method': 'rigl'}, dense_gradients=0.0075),
+    'rigl': Contender('RigL', {'method': 'rigl'}, dense_gradients='changes'),
     'set': Contender('SET', {'method': 'sparse_evolutionary_training'}),
     'snip': Contender('SNIP', {'method': 'snip'}),
     'dst': Contender(
@@ -73,7 +74,7 @@ CONTENDERS: Mapping[str, Contender] = types.MappingProxyType(
       {'method': 'dynamic_sparse_training'},
       strength='dynamic_sparse_training.penalty',
       strengths=(1e-6, 1e-1),
-      dense_gradients=1.0,
+      dense_gradients='all',
     ),
     'str': Contender(
       'STR',
@@ -130,6 +131,25 @@ def get(name: str) -> Contender:
       f'There is no contender {name!r}; there are: {", ".join(CONTENDERS)}.'
     )
   return CONTENDERS[name]
+
+
+def dense_gradient_share(config: ml_collections.ConfigDict, name: str) -> float:
+  """The share of steps that need the gradients of all connections.
+
+  Args:
+    config: From `configure`.
+    name: A key of `CONTENDERS`.
+
+  Returns:
+    A number in [0, 1].
+  """
+  every = config.get(config.method, {}).get('update_every', 100)
+  return {
+    'none': 0.0,
+    'all': 1.0,
+    'masks': config.freeze_at,
+    'changes': config.freeze_at / every,
+  }[get(name).dense_gradients]
 
 
 def configure(
@@ -192,7 +212,7 @@ def run(
   Returns:
     A `Trained`.
   """
-  silent = dataset._replace(validation=dataset.validation.take(slice(0)))
+  silent = dataset.without_validation()
   kind = get(name).kind
   if kind == 'nnrelief':
     return _run_nnrelief(config, model, silent)

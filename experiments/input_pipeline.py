@@ -79,6 +79,10 @@ class Dataset(NamedTuple):
   test: Examples
   num_classes: int
 
+  def without_validation(self) -> 'Dataset':
+    """The same, but for an empty validation split."""
+    return self._replace(validation=self.validation.take(slice(0)))
+
 
 def from_config(config: ml_collections.ConfigDict) -> Dataset:
   """The data set that a config describes, see `load_dataset`."""

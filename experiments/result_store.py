@@ -73,10 +73,9 @@ def load(
     report = json.load(file)
   old = _without(report['config'], ignore)
   # A field that is newer than the report had the meaning of its default.
-  known = {**json.loads(default.get_config().to_json()), **old}
-  different = sorted(
-    name for name in {*settings, *old} if settings.get(name) != known.get(name)
-  )
+  defaults = json.loads(default.get_config().to_json())
+  known = {**{name: defaults.get(name) for name in settings}, **old}
+  different = artifacts.differing_fields(known, settings)
   if different:
     raise ValueError(
       f'{path} holds results of another config; these fields differ: '

@@ -51,7 +51,7 @@ def train_dense(
   """The network that a chain starts from."""
   dense = config.copy_and_resolve_references()
   dense.method = 'dense'
-  return Stage(0, None, train.fit(dense, model, _silent(dataset)))
+  return Stage(0, None, train.fit(dense, model, dataset.without_validation()))
 
 
 def chain(
@@ -102,13 +102,8 @@ def chain(
     run = train.fit(
       config,
       model,
-      _silent(dataset),
+      dataset.without_validation(),
       make_rule=lambda _, masks=pruned.masks: scl_jax.static_masks(masks),
     )
     stage = Stage(iteration, pruned.masks, run)
     yield stage
-
-
-def _silent(dataset: input_pipeline.Dataset) -> input_pipeline.Dataset:
-  """Nothing is chosen by it, so the validation split is not evaluated."""
-  return dataset._replace(validation=dataset.validation.take(slice(0)))

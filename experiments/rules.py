@@ -114,7 +114,8 @@ def _density(config: ml_collections.ConfigDict) -> float:
 
 def _key(config: ml_collections.ConfigDict) -> jax.Array:
   """Randomness of the rule, apart from that of weights and batches."""
-  return jax.random.fold_in(jax.random.key(config.seed), 1)
+  # 1 is the augmentation's, see experiments.training_step.
+  return jax.random.fold_in(jax.random.key(config.seed), 2)
 
 
 # From the config, the number of steps and the rule's further arguments.

@@ -138,7 +138,7 @@ def train_point(
 ) -> dict[str, Any]:
   """One run of the sweep, the same as a run of `experiments.main`."""
   config = _config_of(config, field, value, seed)
-  run = train.fit(config, model, _silent(dataset))
+  run = train.fit(config, model, dataset.without_validation())
   return _measure(config, model, dataset, field, value, run)
 
 
@@ -150,7 +150,7 @@ def train_together(
 ) -> list[dict[str, Any]]:
   """Several points of the sweep, by field, value and seed, as one program."""
   configs = [_config_of(config, *key) for key in keys]
-  runs = together.fit(configs, model, _silent(dataset))
+  runs = together.fit(configs, model, dataset.without_validation())
   return [
     {
       **_measure(c, model, dataset, field, value, run),
@@ -171,11 +171,6 @@ def _config_of(
   if (field, value) == ('target_density', 1.0):
     config.method = 'dense'
   return config
-
-
-def _silent(dataset: input_pipeline.Dataset) -> input_pipeline.Dataset:
-  """Validated once, at the end, so not meanwhile."""
-  return dataset._replace(validation=dataset.validation.take(slice(0)))
 
 
 def _measure(

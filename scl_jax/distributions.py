@@ -155,11 +155,26 @@ def budgets(
       prunable=lambda path, leaf: True,
     )
     return jax.tree.map(lambda n: jnp.asarray(n, jnp.int32), counts)
+  if not isinstance(target_density, core.Tracer):
+    _check_density(target_density)
   total = sum(leaf.size for leaf in jax.tree.leaves(connections))
-  if isinstance(target_density, core.Tracer):
-    return jnp.round(total * target_density).astype(jnp.int32)
+  return jnp.asarray(number_at(target_density, total), jnp.int32)
+
+
+def number_at(density: ArrayLike, total: int) -> ArrayLike:
+  """The number of connections at a density, rounded.
+
+  Args:
+    density: In (0, 1]; it may be traced.
+    total: All connections.
+
+  Returns:
+    An int of Python, or int32 where the density is traced.
+  """
+  if isinstance(density, core.Tracer):
+    return jnp.round(total * density).astype(jnp.int32)
   # Not in float32, which would be off by connections where there are many.
-  return jnp.asarray(round(total * _check_density(target_density)), jnp.int32)
+  return round(total * float(np.asarray(density)))
 
 
 def _densities(

@@ -17,11 +17,102 @@
 What RigL and SET have in common; they differ in where connections grow.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import optax
 
+from scl_jax import checks
+from scl_jax import distributions
 from scl_jax import thresholding
+from scl_jax import tree as tree_lib
+from scl_jax.prunable import Prunable
+from scl_jax.prunable import prunable_leaves
+from scl_jax.sparsify import MaskRule
+
+PyTree = tree_lib.PyTree
+
+
+class RewiringState(NamedTuple):
+  """State of a rule that moves connections.
+
+  Attributes:
+    count: Steps so far, int32.
+    masks: bool; `None` at leaves that are not prunable.
+  """
+
+  count: ArrayLike
+  masks: PyTree
+
+
+def make_rule(
+  grow_scores: Callable[[PyTree, RewiringState, PyTree], PyTree],
+  target_density: float,
+  *,
+  start_key: jax.Array,
+  end_step: int,
+  update_every: int,
+  initial_fraction: float,
+  allocation: distributions.Layerwise,
+  prunable: Prunable,
+) -> MaskRule:
+  """A rule that starts at random and moves connections now and then.
+
+  Args:
+    grow_scores: `(grads, state, weights) -> scores` of the prunable leaves, of
+      which the highest grow; called in the steps that move connections only.
+    target_density: The density, in (0, 1].
+    start_key: A key of `jax.random`, for the connections to start with.
+    end_step: The step from which on masks are fixed.
+    update_every: How many steps lie between two changes.
+    initial_fraction: See `drop_fraction`.
+    allocation: See `scl_jax.layer_budgets`.
+    prunable: Which leaves carry connections.
+
+  Returns:
+    A `MaskRule`, whose state is a `RewiringState`.
+
+  Raises:
+    ValueError: If an argument is out of its range.
+  """
+  checks.check_density('target_density', target_density)
+  checks.check_whole('end_step', end_step, 1)
+  checks.check_whole('update_every', update_every, 1)
+  checks.check_scalar(
+    'initial_fraction', initial_fraction, lambda x: 0 <= x <= 1, 'in [0, 1]'
+  )
+  checks.check_choice('allocation', allocation, distributions.LAYERWISE)
+
+  def init_fn(weights):
+    connections = prunable_leaves(weights, prunable)
+    budget = distributions.budgets(connections, target_density, allocation)
+    return RewiringState(
+      count=jnp.zeros((), jnp.int32),
+      masks=thresholding.random_masks(connections, budget, start_key),
+    )
+
+  def update_fn(grads, state, weights):
+    is_due = (state.count > 0) & (state.count < end_step)
+    masks = jax.lax.cond(
+      is_due & (state.count % update_every == 0),
+      lambda: move(grads, state, weights),
+      lambda: state.masks,
+    )
+    return RewiringState(optax.safe_increment(state.count), masks)
+
+  def move(grads, state, weights):
+    fraction = drop_fraction(state.count, end_step, initial_fraction)
+    return jax.tree.map(
+      lambda mask, w, score: rewire(mask, jnp.abs(w), score, fraction),
+      state.masks,
+      tree_lib.keep_where(weights, state.masks),
+      grow_scores(grads, state, weights),
+    )
+
+  return MaskRule(init_fn, update_fn, resumes_weights=False)
 
 
 def drop_fraction(

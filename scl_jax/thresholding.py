@@ -111,8 +111,9 @@ def find_threshold(
     budget: As there, for all leaves.
     costs: As there.
     rates: As there.
-    when: Whether the threshold is needed. If not it is meaningless, and costs
-      nothing, also under `jax.vmap` if no network needs one.
+    when: Whether the threshold is needed. If not it is meaningless and nothing
+      is computed; under `jax.vmap` a few passes are, but no bisection unless
+      some network needs one.
 
   Returns:
     A `Threshold`.

@@ -172,7 +172,7 @@ def test_sums_and_concatenations():
 @pytest.mark.parametrize(
   'through',
   [
-    lambda h: jnp.cumsum(h, -1),
+    lambda h: jnp.cumsum(h, axis=-1),
     lambda h: jnp.sort(h, -1),
     lambda h: h.max(-1, keepdims=True) - h,
     lambda h: jnp.fft.rfft(h).real @ jnp.ones((3, 4)),

@@ -19,6 +19,7 @@ import itertools
 
 import chex
 import jax
+from jax.extend import core as jax_core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -345,3 +346,25 @@ class TestErrors:
       return scl_jax.density(rule.init(init_params()).masks)
 
     assert density(0.1) == 1.0
+
+
+def _branches(jaxpr):
+  """All `cond` of a jaxpr, those within others too."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'cond':
+      yield equation
+    for inner in jax_core.jaxprs_in_params(equation.params):
+      yield from _branches(inner)
+
+
+@pytest.mark.parametrize('amount', [{'penalty': 0.01}, {'target_density': 0.1}])
+def test_no_branch_returns_an_array_of_a_weights_size(amount):
+  """A branch copies what it passes on, in every step, on a CPU."""
+  rule = scl_jax.scl(**amount, freeze_step=50)
+  params = init_params()
+  tx = scl_jax.sparsify(optax.adam(1e-3), rule)
+  step = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
+  branches = list(_branches(step.jaxpr))
+  assert branches
+  sizes = [out.aval.size for branch in branches for out in branch.outvars]
+  assert max(sizes) < params['w'].size

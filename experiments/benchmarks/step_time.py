@@ -15,8 +15,8 @@
 r"""What an SCL step costs over the dense step with the same optimizer.
 
 Run it with (the first two variables save page faults of large arrays on Linux;
-the third lets XLA write several results of one loop on a CPU, which it leaves
-out by default and which is worth as much to dense training):
+the third lets XLA write several results of one loop on a CPU, for dense and
+sparse updates alike):
 
     MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
         XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion \

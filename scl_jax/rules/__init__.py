@@ -16,7 +16,6 @@
 
 from scl_jax.rules.dst import DSTState as DSTState
 from scl_jax.rules.dst import dynamic_sparse_training as dynamic_sparse_training
-from scl_jax.rules.evolutionary import SETState as SETState
 from scl_jax.rules.evolutionary import (
   sparse_evolutionary_training as sparse_evolutionary_training,
 )
@@ -28,7 +27,6 @@ from scl_jax.rules.random_pruning import (
   RandomPruningState as RandomPruningState,
 )
 from scl_jax.rules.random_pruning import random_pruning as random_pruning
-from scl_jax.rules.rigl import RigLState as RigLState
 from scl_jax.rules.rigl import rigl as rigl
 from scl_jax.rules.scl import SCLState as SCLState
 from scl_jax.rules.scl import scl as scl

@@ -14,35 +14,16 @@
 # ==============================================================================
 """SET: connections that move at random."""
 
-from typing import NamedTuple
-
 import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-import optax
 
-from scl_jax import checks
 from scl_jax import distributions
 from scl_jax import rewiring
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
 from scl_jax.prunable import Prunable
-from scl_jax.prunable import prunable_leaves
 from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
-
-
-class SETState(NamedTuple):
-  """State of the rule `sparse_evolutionary_training`.
-
-  Attributes:
-    count: Steps so far, int32.
-    masks: bool; `None` at leaves that are not prunable.
-  """
-
-  count: ArrayLike
-  masks: PyTree
 
 
 def sparse_evolutionary_training(
@@ -88,45 +69,21 @@ def sparse_evolutionary_training(
     ... )
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), rule)
   """
-  checks.check_density('target_density', target_density)
-  checks.check_whole('end_step', end_step, 1)
-  checks.check_whole('update_every', update_every, 1)
-  checks.check_scalar(
-    'initial_fraction', initial_fraction, lambda x: 0 <= x <= 1, 'in [0, 1]'
-  )
-  checks.check_choice('allocation', allocation, distributions.LAYERWISE)
 
-  def init_fn(weights):
-    connections = prunable_leaves(weights, prunable)
-    budget = distributions.budgets(connections, target_density, allocation)
-    return SETState(
-      count=jnp.zeros((), jnp.int32),
-      masks=thresholding.random_masks(
-        connections, budget, jax.random.fold_in(key, 0)
-      ),
-    )
-
-  def update_fn(grads, state, weights):
+  def grow_scores(grads, state, weights):
     del grads
-    is_due = (state.count > 0) & (state.count < end_step)
-    masks = jax.lax.cond(
-      is_due & (state.count % update_every == 0),
-      lambda: move(state, weights),
-      lambda: state.masks,
-    )
-    return SETState(optax.safe_increment(state.count), masks)
-
-  def move(state, weights):
-    fraction = rewiring.drop_fraction(state.count, end_step, initial_fraction)
-    scores = thresholding.random_scores(
+    return thresholding.random_scores(
       tree_lib.keep_where(weights, state.masks),
       jax.random.fold_in(key, state.count),
     )
-    return jax.tree.map(
-      lambda mask, w, score: rewiring.rewire(mask, jnp.abs(w), score, fraction),
-      state.masks,
-      tree_lib.keep_where(weights, state.masks),
-      scores,
-    )
 
-  return MaskRule(init_fn, update_fn, resumes_weights=False)
+  return rewiring.make_rule(
+    grow_scores,
+    target_density,
+    start_key=jax.random.fold_in(key, 0),
+    end_step=end_step,
+    update_every=update_every,
+    initial_fraction=initial_fraction,
+    allocation=allocation,
+    prunable=prunable,
+  )

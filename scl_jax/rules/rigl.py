@@ -14,35 +14,16 @@
 # ==============================================================================
 """RigL: connections that move to where the gradient is large."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-import optax
 
-from scl_jax import checks
 from scl_jax import distributions
 from scl_jax import rewiring
-from scl_jax import thresholding
 from scl_jax import tree as tree_lib
 from scl_jax.prunable import Prunable
-from scl_jax.prunable import prunable_leaves
 from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
-
-
-class RigLState(NamedTuple):
-  """State of the rule `rigl`.
-
-  Attributes:
-    count: Steps so far, int32.
-    masks: bool; `None` at leaves that are not prunable.
-  """
-
-  count: ArrayLike
-  masks: PyTree
 
 
 def rigl(
@@ -88,38 +69,18 @@ def rigl(
     ... )
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), rule)
   """
-  checks.check_density('target_density', target_density)
-  checks.check_whole('end_step', end_step, 1)
-  checks.check_whole('update_every', update_every, 1)
-  checks.check_scalar(
-    'initial_fraction', initial_fraction, lambda x: 0 <= x <= 1, 'in [0, 1]'
+
+  def grow_scores(grads, state, weights):
+    del weights
+    return tree_lib.keep_where(jax.tree.map(jnp.abs, grads), state.masks)
+
+  return rewiring.make_rule(
+    grow_scores,
+    target_density,
+    start_key=key,
+    end_step=end_step,
+    update_every=update_every,
+    initial_fraction=initial_fraction,
+    allocation=allocation,
+    prunable=prunable,
   )
-  checks.check_choice('allocation', allocation, distributions.LAYERWISE)
-
-  def init_fn(weights):
-    connections = prunable_leaves(weights, prunable)
-    budget = distributions.budgets(connections, target_density, allocation)
-    return RigLState(
-      count=jnp.zeros((), jnp.int32),
-      masks=thresholding.random_masks(connections, budget, key),
-    )
-
-  def update_fn(grads, state, weights):
-    is_due = (state.count > 0) & (state.count < end_step)
-    masks = jax.lax.cond(
-      is_due & (state.count % update_every == 0),
-      lambda: move(grads, state, weights),
-      lambda: state.masks,
-    )
-    return RigLState(optax.safe_increment(state.count), masks)
-
-  def move(grads, state, weights):
-    fraction = rewiring.drop_fraction(state.count, end_step, initial_fraction)
-    return jax.tree.map(
-      lambda mask, w, score: rewiring.rewire(mask, jnp.abs(w), score, fraction),
-      state.masks,
-      tree_lib.keep_where(weights, state.masks),
-      tree_lib.keep_where(jax.tree.map(jnp.abs, grads), state.masks),
-    )
-
-  return MaskRule(init_fn, update_fn, resumes_weights=False)

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 import re
 
 import jax
-from jax import core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
 from scl_jax import control
+from scl_jax import distributions
 from scl_jax import metrics
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
@@ -49,7 +49,9 @@ def of_density(
 
   def init(weights, mask_params):
     chosen = target.chosen(weights, mask_params)
-    budget = _connections(density, sum(w.size for w in jax.tree.leaves(chosen)))
+    budget = distributions.number_at(
+      density, sum(w.size for w in jax.tree.leaves(chosen))
+    )
     _check_reachable(density, budget, chosen, mask_params, 'all layers')
     return control.init_control(density), jnp.asarray(budget, jnp.int32)
 
@@ -100,7 +102,7 @@ def of_layers(
 
     def init_leaf(path, m, w):
       density = look_up(path)
-      budget = _connections(density, w.size)
+      budget = distributions.number_at(density, w.size)
       _check_reachable(density, budget, w, m, repr(path))
       return control.init_control(density), jnp.asarray(budget, jnp.int32)
 
@@ -163,14 +165,6 @@ def _densities_of(
   return lambda path: next(
     density for key, density in densities.items() if re.fullmatch(key, path)
   )
-
-
-def _connections(density: ArrayLike, total: int) -> ArrayLike:
-  """The number of connections at a density."""
-  if isinstance(density, core.Tracer):
-    return jnp.round(total * density).astype(jnp.int32)
-  # Not in float32, which would be off by connections where there are many.
-  return round(total * float(np.asarray(density)))
 
 
 def _check_reachable(
