@@ -30,8 +30,8 @@ from typing import Any
 import warnings
 
 import jax
-import jax.numpy as jnp
 from jax import export
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import atomic
