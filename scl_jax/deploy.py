@@ -163,11 +163,11 @@ def _check(session: Any, inputs: list[np.ndarray], expected: Any) -> None:
 @contextlib.contextmanager
 def _unpatched() -> Iterator[None]:
   """Puts jax.numpy back: jax2onnx 0.13 leaves a cumsum of its own in it."""
-  functions = dict(vars(jnp))
+  functions = dict(jnp.__dict__)
   try:
     yield
   finally:
-    vars(jnp).update(functions)
+    jnp.__dict__.update(functions)
 
 
 @contextlib.contextmanager
