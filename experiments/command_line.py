@@ -15,6 +15,7 @@
 """How every command of `experiments` starts."""
 
 from collections.abc import Callable, Sequence
+import os
 import sys
 
 from absl import app
@@ -42,6 +43,7 @@ def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
     # flag would not do: absl takes a default for INFO.)
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
+    keep_compiled_programs()
     logging.info('JAX %s on %s', jax.__version__, jax.devices())
     try:
       main()
@@ -76,3 +78,16 @@ def run_experiment(
     lambda: print(experiment(config.value, workdir.value)),
     required=('config',),
   )
+
+
+def keep_compiled_programs() -> None:
+  """What XLA compiles is kept in the user's cache, for the next start.
+
+  Unless `JAX_COMPILATION_CACHE_DIR` or the flag of that name says where;
+  `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
+  """
+  if jax.config.values['jax_compilation_cache_dir'] is None:
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    jax.config.update(
+      'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')
+    )

@@ -25,7 +25,6 @@ import os
 import signal
 
 from absl import flags
-import jax
 from ml_collections import config_flags
 
 from experiments import command_line
@@ -45,7 +44,6 @@ _RESUME = flags.DEFINE_bool(
 
 def main() -> None:
   """Trains, and prints the table and the result."""
-  keep_compiled_programs()
   try:
     result = train.train_and_evaluate(
       _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
@@ -68,19 +66,6 @@ def main() -> None:
   for finding in result['findings']:
     print(f'Look into this: {finding}')
   print(f'Everything is in {_WORKDIR.value}')
-
-
-def keep_compiled_programs() -> None:
-  """What XLA compiles is kept in the user's cache, for the next start.
-
-  Unless `JAX_COMPILATION_CACHE_DIR` or the flag of that name says where;
-  `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
-  """
-  if jax.config.values['jax_compilation_cache_dir'] is None:
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    jax.config.update(
-      'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')
-    )
 
 
 if __name__ == '__main__':
