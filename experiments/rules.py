@@ -59,6 +59,11 @@ def rule_of(
 
 def freeze_step(config: ml_collections.ConfigDict, num_steps: int) -> int:
   """The step from which on masks are fixed."""
+  if not 0 < config.freeze_at <= 1:
+    raise ValueError(
+      'config.freeze_at must be a share of the run, in (0, 1]; got '
+      f'{config.freeze_at}.'
+    )
   return max(1, round(config.freeze_at * num_steps))
 
 

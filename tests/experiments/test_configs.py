@@ -84,3 +84,11 @@ def test_rules():
   config.scl.boxx = 0.2
   with pytest.raises(ValueError, match=r'config.scl does not fit.*boxx'):
     rules.rule_of(config, 100)
+
+
+@pytest.mark.parametrize('share', [0.0, -0.5, 1.01, float('nan')])
+def test_masks_are_fixed_within_the_run(share):
+  config = default.get_config()
+  config.freeze_at = share
+  with pytest.raises(ValueError, match=r'freeze_at must be .* \(0, 1\]; got'):
+    rules.rule_of(config, 100)
