@@ -94,8 +94,7 @@ def create_model(
     )
   if dtype not in (None, 'float32', 'bfloat16'):
     raise ValueError(
-      "config.dtype must be None, 'float32', 'bfloat16' or 'float16'; got "
-      f'{dtype!r}.'
+      f"config.dtype must be None, 'float32' or 'bfloat16'; got {dtype!r}."
     )
   return MODELS[name](
     num_classes=num_classes, dtype=None if dtype is None else jnp.dtype(dtype)
