@@ -1,0 +1,221 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+r"""What compaction makes of networks that SCL trained, at several densities.
+
+    python -m experiments.compaction \
+        --config=experiments/configs/mnist_lenet300_scl.py \
+        --workdir=experiments/results/mnist_lenet300_compaction \
+        --config.densities='(0.1, 0.05, 0.02, 0.01)' --config.seeds=3
+
+Each network is trained with one mask variable for a connection, and with one
+for a feature; then `scl_jax.compact` removes what is dead, inputs that nobody
+reads included, and dense and small network are timed in turn on this device.
+At equal accuracy the question is which of the two leaves the smaller network.
+As in `experiments.sweep`, the test split is read unless there is a validation
+split, `results.json` is rewritten after each run, and no run is repeated.
+"""
+
+from collections.abc import Iterable, Mapping
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tqdm
+
+from experiments import artifacts
+from experiments import augmentation
+from experiments import command_line
+from experiments import compact
+from experiments import input_pipeline
+from experiments import models
+from experiments import result_store
+from experiments import train
+import scl_jax
+
+# Fields that differ between points, or do not change them.
+_NOT_SETTINGS = (
+  'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
+  'dense_reference', 'points_per_epoch', 'together',
+)  # fmt: skip
+_GRANULARITIES = ('connection', 'feature')
+_BATCH_SIZES = (1, 32, 256)
+_EXAMPLES = 32  # that outputs are compared on
+_ROUNDS = 30
+
+
+def experiment(
+  config: ml_collections.ConfigDict, workdir: str
+) -> dict[str, Any]:
+  """Trains, compacts and times every network that `results.json` lacks.
+
+  Args:
+    config: With `densities` and `seeds`.
+    workdir: Where `results.json` and `table.md` go.
+
+  Returns:
+    What is in `results.json`.
+
+  Raises:
+    ValueError: If there is nothing to do, or the workdir holds the results of
+      another config.
+  """
+  todo = [
+    (granularity, float(density), seed)
+    for density in config.densities
+    for granularity in _GRANULARITIES
+    for seed in range(config.seeds)
+  ]
+  if not todo:
+    raise ValueError(
+      'There is nothing to train: give --config.densities, such as (0.05, '
+      '0.01), and --config.seeds >= 1.'
+    )
+  os.makedirs(workdir, exist_ok=True)
+  path = os.path.join(workdir, 'results.json')
+  report = result_store.load(
+    path,
+    config,
+    module='experiments.compaction',
+    ignore=_NOT_SETTINGS,
+    empty={
+      'split': 'validation' if config.validation_size else 'test',
+      'points': [],
+    },
+  )
+  dataset = input_pipeline.from_config(config)
+  done = {(p['granularity'], p['value'], p['seed']) for p in report['points']}
+  for key in tqdm.tqdm(
+    [key for key in todo if key not in done], unit='run', disable=None
+  ):
+    report['points'].append(measure(config, dataset, *key))
+    result_store.save(path, report)
+  artifacts.write_text(os.path.join(workdir, 'table.md'), table(report))
+  return report
+
+
+def measure(
+  config: ml_collections.ConfigDict,
+  dataset: input_pipeline.Dataset,
+  granularity: str,
+  density: float,
+  seed: int,
+) -> dict[str, Any]:
+  """Trains one network, makes it small and times both.
+
+  Args:
+    config: What all runs share.
+    dataset: Its validation split is reported if there is one, else its test
+      split.
+    granularity: What a mask variable stands for, see `scl_jax.scl`.
+    density: The density to reach.
+    seed: The seed.
+
+  Returns:
+    One entry of `results.json`.
+  """
+  config = config.copy_and_resolve_references()
+  config.seed, config.target_density = seed, density
+  with config.unlocked():
+    config.scl.granularity = granularity
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
+  run = train.fit(config, model, dataset.without_validation())
+  split = dataset.validation if config.validation_size else dataset.test
+  params, model_state = run.state.params, run.state.model_state
+  masks = train.get_masks(config, run.state)
+  block, _ = next(split.blocks(max(_BATCH_SIZES)))
+  images = augmentation.scale(jnp.asarray(block), split.scaling)
+
+  def network(params, images):
+    return model.apply({'params': params, **model_state}, images)
+
+  small = scl_jax.compact(
+    network, params, masks, images[:_EXAMPLES], drop_inputs=True
+  )
+  rng = np.random.default_rng(0)
+  networks = {
+    # Without zeros, should a device ever skip them.
+    'dense': (
+      network,
+      jax.tree.map(
+        lambda p: jnp.where(p == 0, rng.normal(size=p.shape) * 0.01, p), params
+      ),
+    ),
+    'compact': (small.fn, small.params),
+  }
+  certificate = small.certificate
+  return {
+    'granularity': granularity,
+    'value': density,
+    'seed': seed,
+    'accuracy': train.accuracy(model, params, split, model_state),
+    'density': float(scl_jax.density(masks)),
+    'params_before': certificate.params_before,
+    'params_after': certificate.params_after,
+    'macs_before': certificate.macs_before // _EXAMPLES,
+    'macs_after': certificate.macs_after // _EXAMPLES,
+    'difference32': certificate.difference32,
+    'shapes': [
+      'x'.join(map(str, leaf.shape))
+      for leaf in jax.tree.leaves(small.params)
+      if leaf.ndim > 1
+    ],
+    'latency': {
+      str(size): compact.latencies(networks, images[:size], _ROUNDS)
+      for size in _BATCH_SIZES
+    },
+  }
+
+
+def table(report: Mapping[str, Any]) -> str:
+  """Means over seeds, as Markdown."""
+  groups: dict[tuple[float, str], list[Any]] = {}
+  for point in report['points']:
+    groups.setdefault((point['value'], point['granularity']), []).append(point)
+  speed = ' | '.join(f'batch {size}' for size in _BATCH_SIZES)
+  lines = [
+    '| density | a mask variable for each | accuracy | parameters left | '
+    f'MACs | {speed} |',
+    '|--:|---|--:|--:|--:|' + '--:|' * len(_BATCH_SIZES),
+  ]
+  for (density, granularity), points in sorted(groups.items(), reverse=True):
+    accuracy, std = result_store.mean_and_std(
+      [100 * point['accuracy'] for point in points]
+    )
+    left = 100 * _mean(p['params_after'] / p['params_before'] for p in points)
+    macs = _mean(p['macs_before'] / max(1, p['macs_after']) for p in points)
+    gains = [
+      _mean(p['latency'][str(size)]['compact_speedup'] for p in points)
+      for size in _BATCH_SIZES
+    ]
+    lines.append(
+      f'| {100 * density:g} % | {granularity} | {accuracy:.2f} ± {std:.2f} % | '
+      f'{left:.1f} % | ×{macs:.1f} | '
+      + ' | '.join(f'×{gain:.2f}' for gain in gains)
+      + ' |'
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def _mean(values: Iterable[float]) -> float:
+  return float(np.mean(list(values)))
+
+
+if __name__ == '__main__':
+  command_line.run_experiment(
+    lambda config, workdir: table(experiment(config, workdir))
+  )

@@ -1,0 +1,71 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""What compaction makes of trained networks: each once, and the table."""
+
+import json
+
+import pytest
+
+from experiments import compaction
+from experiments.configs import digits_mlp_scl
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
+
+def short_config(**fields):
+  config = digits_mlp_scl.get_config()
+  config.epochs = 2
+  config.update({'densities': (0.2,), 'seeds': 1, **fields})
+  return config
+
+
+def test_each_network_once(tmp_path, monkeypatch):
+  report = compaction.experiment(short_config(), str(tmp_path))
+  assert report['split'] == 'test'
+  points = {p['granularity']: p for p in report['points']}
+  assert points.keys() == {'connection', 'feature'}
+  for point in points.values():
+    assert point['params_after'] < point['params_before']
+    assert point['difference32'] < 1e-5
+    inputs = {int(shape.split('x')[0]) for shape in point['shapes']}
+    assert max(inputs) <= 300
+  # Whole features leave less than as many scattered connections do.
+  assert points['feature']['macs_after'] < points['connection']['macs_after']
+  monkeypatch.setattr(compaction, 'measure', None)
+  assert compaction.experiment(short_config(), str(tmp_path)) == report
+  assert json.loads((tmp_path / 'results.json').read_text()) == report
+  assert (tmp_path / 'table.md').read_text() == compaction.table(report)
+
+
+def test_table():
+  point = {
+    'granularity': 'feature', 'value': 0.05, 'params_before': 200,
+    'macs_before': 400,
+    'latency': {s: {'compact_speedup': 2.0} for s in ('1', '32', '256')},
+  }  # fmt: skip
+  report = {
+    'points': [
+      {**point, 'accuracy': 0.9, 'params_after': 20, 'macs_after': 100},
+      {**point, 'accuracy': 0.92, 'params_after': 40, 'macs_after': 50},
+    ]
+  }
+  assert compaction.table(report).splitlines()[2] == (
+    '| 5 % | feature | 91.00 ± 1.41 % | 15.0 % | ×6.0 | ×2.00 | ×2.00 | ×2.00 |'
+  )
+
+
+def test_nothing_to_do(tmp_path):
+  with pytest.raises(ValueError, match='nothing to train'):
+    compaction.experiment(short_config(densities=()), str(tmp_path))
