@@ -33,7 +33,7 @@ def short_config(**fields):
 
 def test_each_network_once(tmp_path, monkeypatch):
   report = compaction.experiment(short_config(), str(tmp_path))
-  assert report['split'] == 'test'
+  assert report['split'] == 'validation'
   points = {p['granularity']: p for p in report['points']}
   assert points.keys() == {'connection', 'feature'}
   for point in points.values():

@@ -24,6 +24,7 @@ from ml_collections import config_flags
 import numpy as np
 import pytest
 
+from experiments import compaction
 from experiments import compare
 from experiments import input_pipeline
 from experiments import nnrelief
@@ -37,12 +38,13 @@ _JOBS = {
   'experiments.sweep': sweep.sweep,
   'experiments.nnrelief': nnrelief.experiment,
   'experiments.compare': compare.compare,
+  'experiments.compaction': compaction.experiment,
 }
 _ROOT = pathlib.Path(__file__).parents[2]
 _COMMITTED = [
-  path
+  (path, shlex.split(command))
   for path in sorted(_ROOT.glob('experiments/results/*/results.json'))
-  if json.loads(path.read_text())['command'].split()[2] in _JOBS
+  for command in json.loads(path.read_text()).get('commands', ())
 ]
 
 
@@ -61,22 +63,23 @@ def test_there_are_committed_results():
 
 # ml_collections loads config files in an old way.
 @pytest.mark.filterwarnings('ignore:.*load_module:DeprecationWarning')
-@pytest.mark.parametrize('path', _COMMITTED, ids=lambda path: path.parent.name)
-def test_committed_results_are_resumed(path, tmp_path, monkeypatch):
-  """The command in them repeats no run, and writes the same table."""
+@pytest.mark.parametrize(
+  ('path', 'command'),
+  _COMMITTED,
+  ids=[path.parent.name for path, _ in _COMMITTED],
+)
+def test_committed_results_are_resumed(path, command, tmp_path, monkeypatch):
+  """The commands in them repeat no run, and write the same table."""
   report = json.loads(path.read_text())
   monkeypatch.chdir(_ROOT)
-  monkeypatch.setattr(sys, 'argv', shlex.split(report['command'])[2:])
+  monkeypatch.setattr(sys, 'argv', command[2:])
   config = config_of()
-  # A density of the command may have been left out in the end.
-  run = {point.get('value') for point in report['points']}
-  config.densities = tuple(d for d in config.densities if d in run)
   (tmp_path / 'results.json').write_text(path.read_text())
   # Whatever the data set: it is not trained on.
   digits = input_pipeline.load_dataset('digits', validation_size=10)
   monkeypatch.setattr(input_pipeline, 'from_config', lambda _: digits)
   monkeypatch.setattr(train, 'fit', None)
-  again = _JOBS[report['command'].split()[2]](config, str(tmp_path))
+  again = _JOBS[command[2]](config, str(tmp_path))
   assert again == report
   table = (tmp_path / 'table.md').read_text()
   assert table == (path.parent / 'table.md').read_text()
@@ -101,7 +104,8 @@ def test_new_report(tmp_path, monkeypatch):
   config.scl.ramp, config.scl.box = 0.5, 0.3
   empty = {'points': []}
   report = load(tmp_path / 'results.json', config, empty=empty)
-  assert report['command'] == "python -m experiments.none '--config.a=(1, 2)'"
+  command = "python -m experiments.none '--config.a=(1, 2)'"
+  assert report['commands'] == [command]
   assert report['config']['scl'] == {'box': 0.3}
   assert 'seed' not in report['config']
   assert (config.seed, config.scl.ramp) == (0, 0.5)
@@ -121,6 +125,18 @@ def test_what_may_differ_and_what_not(tmp_path):
   config.epochs, config.scl.box = 7, 0.1
   with pytest.raises(ValueError, match=r"differ: \['epochs', 'scl'\]"):
     load(path, config)
+
+
+def test_every_command_is_kept_once(tmp_path, monkeypatch):
+  path = tmp_path / 'results.json'
+  for argv in (['x', '--a'], ['x', '--b'], ['x', '--a']):
+    monkeypatch.setattr(sys, 'argv', argv)
+    report = load(path, default.get_config())
+    result_store.save(str(path), report)
+  assert report['commands'] == [
+    'python -m experiments.none --a',
+    'python -m experiments.none --b',
+  ]
 
 
 def test_a_field_that_is_newer_than_the_report(tmp_path):
