@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""`results.json`: the config, the machine, and every run that is done.
+"""`results.json`: commands, the config, the machine, every run that is done.
 
 An experiment of many runs rewrites the file after each, and when it is started
 again it repeats none of them. So what decides a run must have stayed the same.
@@ -48,21 +48,22 @@ def load(
   Args:
     path: The file; it need not be there.
     config: The config of the runs to come.
-    module: The module that runs them, for the command in a new report.
+    module: The module that runs them, for the report's list of commands.
     ignore: Fields, by dotted name, that differ between runs of one report or
       do not change them.
-    empty: What a new report has besides command, config and machine.
+    empty: What a new report has besides commands, config and machine.
 
   Returns:
-    What is in the file.
+    What is in the file, with this command among its commands.
 
   Raises:
     ValueError: If the file holds the results of another config.
   """
   settings = _without(json.loads(config.to_json()), ignore)
+  command = shlex.join(['python', '-m', module, *sys.argv[1:]])
   if not os.path.exists(path):
     return {
-      'command': shlex.join(['python', '-m', module, *sys.argv[1:]]),
+      'commands': [command],
       'config': settings,
       'jax': jax.__version__,
       'device': str(jax.devices()[0]),
@@ -81,6 +82,8 @@ def load(
       f'{path} holds results of another config; these fields differ: '
       f'{different}. Give another --workdir.'
     )
+  if command not in report['commands']:
+    report['commands'].append(command)
   return report
 
 
