@@ -32,10 +32,12 @@ import random_nets
 
 import scl_jax
 from scl_jax import inference
+from scl_jax.graph import nodes
 from scl_jax.inference import kernels
 from scl_jax.inference import network as network_lib
 from scl_jax.inference import program as program_lib
 from scl_jax.inference import timing
+from scl_jax.inference import trimming
 
 pytest.importorskip('numba')
 
@@ -70,6 +72,7 @@ def sparse_and_in_parts(monkeypatch):
   """The last ways are sparse, and the engine in parts."""
   monkeypatch.setattr(program_lib, 'timing', _Clock(last=True))
   monkeypatch.setattr(network_lib, 'timing', _Clock(last=True))
+  monkeypatch.setattr(network_lib, '_cores', lambda: 1)
 
 
 @pytest.fixture
@@ -179,7 +182,9 @@ def test_resnet_dense(dense):
 
 def test_biases_norms_residuals_and_relus_are_fused():
   fn, params, _, x = resnet()
-  program, _ = network_lib._program((fn, params), (x,))
+  program = program_lib.Program(
+    trimming.trim(nodes.trace(fn, params, x), params), [x]
+  )
   names = [step.func.__name__ for step in program._steps if step.args]
   assert names.count('offset_csr') == 6
   assert names.count('add') == 5  # of the average pooling and the softmax
@@ -307,19 +312,23 @@ def test_outputs_stay_and_threads_take_turns():
     np.testing.assert_allclose(output, n * W, rtol=1e-5)
 
 
-def test_parts_of_a_batch():
-  x = np.ones((1, 6), np.float32)
-  size = 2 * network_lib.PART
-  network = check(
-    lambda p, x: jnp.tanh(x @ p), jnp.asarray(W), None, x, batch_sizes=[size]
-  )
-  assert network.plans[((size, 6),)].part == network_lib.PART
+@pytest.mark.parametrize(
+  ('size', 'cores', 'part', 'threads'),
+  [(64, 1, 32, 1), (48, 1, None, 1), (192, 2, 32, 2), (6, 2, 3, 2)],
+)
+def test_parts_of_a_batch(monkeypatch, size, cores, part, threads):
+  monkeypatch.setattr(network_lib, '_cores', lambda: cores)
+  fn, x = lambda p, x: jnp.tanh(x @ p), np.ones((1, 6), np.float32)
+  network = check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
+  (plan,) = network.plans.values()
+  assert (plan.part, plan.threads) == (part, threads)
 
 
 @pytest.mark.parametrize(
   'fn', [lambda p, x: x @ p - x.mean(0), lambda p, x: (x @ p).mean(0)]
 )
-def test_no_parts_where_examples_mix(fn):
+def test_no_parts_where_examples_mix(monkeypatch, fn):
+  monkeypatch.setattr(network_lib, '_cores', lambda: 2)
   x, size = np.ones((1, 6), np.float32), 2 * network_lib.PART
   network = check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
   assert network.plans[((size, 6),)].part is None

@@ -15,7 +15,9 @@
 """A network for some shapes of inputs, each run as is fastest."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 import functools
+import os
 import threading
 from typing import Any, NamedTuple
 
@@ -32,7 +34,7 @@ PyTree = tree_lib.PyTree
 Model = tuple[Callable[..., Any], PyTree]
 _Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
-# Larger batches may be run in parts of so many examples, that stay in cache.
+# Large batches may be run in parts of so many examples: they stay in cache.
 PART = 32
 
 
@@ -42,12 +44,14 @@ class Plan(NamedTuple):
   Attributes:
     way: `'engine'`; or `'compact'` or `'dense'`, by XLA.
     part: How many examples the engine takes at once; `None` for all.
-    seconds: The time of each way, of the engine with the `part` that is faster.
+    threads: How many parts it runs at the same time.
+    seconds: The time of each way, of the engine at its best.
     choices: How the engine runs each product; `way` is their own.
   """
 
   way: str
   part: int | None
+  threads: int
   seconds: Mapping[str, float]
   choices: Sequence[program_lib.Choice]
 
@@ -118,7 +122,8 @@ class Network:
         f'{way} {1e3 * seconds:.3f} ms' for way, seconds in plan.seconds.items()
       )
       part = '' if plan.part is None else f' in parts of {plan.part}'
-      lines.append(f'{shapes}: {plan.way}{part} ({times})')
+      threads = f' on {plan.threads} threads' if plan.threads > 1 else ''
+      lines.append(f'{shapes}: {plan.way}{part}{threads} ({times})')
       for choice in plan.choices if plan.way == 'engine' else ():
         lines.append(
           f'  {choice.op} {choice.shape}, density {choice.density:.3f}: '
@@ -157,50 +162,120 @@ def plan(
     name: _by_xla(model, inputs)
     for name, model in {'dense': dense, 'compact': compact}.items()
   }
-  program, out_tree = _program(compact, inputs)
   expected = by_xla['dense'](leaves)
-  difference = _difference(program(leaves), expected)
+  whole = _Split(None, 1)
+  engines = {whole: _engine(compact, inputs, whole)}
+  difference = _difference(engines[whole].run(leaves), expected)
   if not difference <= tolerance:
     raise ArithmeticError(
       f'The engine differs from the function by {difference:.1e}, more than '
       f'the tolerance {tolerance:.1e}. If the function amplifies rounding '
       'that much, give a larger one; if not, this is a bug of ours.'
     )
-  engines: dict[int | None, tuple[program_lib.Program, _Run]] = {
-    None: (program, program)
-  }
-  if may_split and len(leaves[0]) > PART and len(leaves[0]) % PART == 0:
-    first = jax.tree.map(lambda leaf: leaf[:PART], inputs)
-    part, _ = _program(compact, first)
-    run = functools.partial(_in_parts, part)
+  for split in _splits(len(leaves[0])) if may_split else ():
+    engine = _engine(compact, inputs, split)
     # It also tells whether the function treats each example by itself.
-    if _difference(run(leaves), expected) <= tolerance:
-      engines[PART] = part, run
+    if _difference(engine.run(leaves), expected) <= tolerance:
+      engines[split] = engine
 
-  runs = {**by_xla, **{part: run for part, (_, run) in engines.items()}}
+  runs = [*by_xla.values(), *(engine.run for engine in engines.values())]
   seconds = dict(
     zip(
-      runs,
-      timing.medians([functools.partial(run, leaves) for run in runs.values()]),
+      [*by_xla, *engines],
+      timing.medians([functools.partial(run, leaves) for run in runs]),
       strict=True,
     )
   )
-  part = min(engines, key=lambda key: seconds[key])
-  xla = min(by_xla, key=lambda key: seconds[key])
-  is_faster = seconds[part] <= program_lib.GAIN * seconds[xla]
+  split = min(engines, key=lambda split: seconds[split])
+  xla = min(by_xla, key=lambda name: seconds[name])
+  is_faster = seconds[split] <= program_lib.GAIN * seconds[xla]
   return Planned(
     Plan(
       way='engine' if is_faster else xla,
-      part=part,
+      part=split.part,
+      threads=split.threads,
       seconds={
         **{name: seconds[name] for name in by_xla},
-        'engine': seconds[part],
+        'engine': seconds[split],
       },
-      choices=engines[part][0].choices,
+      choices=engines[split].choices,
     ),
-    engines[part][1] if is_faster else by_xla[xla],
-    out_tree,
+    engines[split].run if is_faster else by_xla[xla],
+    engines[split].out_tree,
   )
+
+
+class _Split(NamedTuple):
+  """How the engine takes a batch: examples at once (or all), and threads."""
+
+  part: int | None
+  threads: int
+
+
+class _Engine(NamedTuple):
+  run: _Run
+  choices: Sequence[program_lib.Choice]
+  out_tree: Any
+
+
+def _splits(size: int) -> list[_Split]:
+  """The ways to split a batch that may pay."""
+  found = []
+  if size > PART and size % PART == 0:
+    found.append(_Split(PART, 1))
+  if _cores() > 1 and size % 2 == 0:
+    is_large = size > PART and size % (2 * PART) == 0
+    found.append(_Split(PART if is_large else size // 2, 2))
+  return found
+
+
+def _cores() -> int:
+  """The cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _engine(model: Model, inputs: Sequence[PyTree], split: _Split) -> _Engine:
+  """The engine; each thread has a program with arrays of its own."""
+  fn, params = model
+  first = inputs
+  if split.part is not None:
+    first = jax.tree.map(lambda leaf: leaf[: split.part], inputs)
+  graph = nodes.trace(fn, params, *first)
+  trimmed = trimming.trim(graph, params)
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(first)]
+  programs = [
+    program_lib.Program(trimmed, leaves) for _ in range(split.threads)
+  ]
+  run: _Run = programs[0]
+  if split.part is not None:
+    pool = futures.ThreadPoolExecutor(split.threads)
+    run = functools.partial(_in_parts, programs, pool, split.part)
+  return _Engine(run, programs[0].choices, graph.out_tree)
+
+
+def _in_parts(
+  programs: Sequence[program_lib.Program],
+  pool: futures.Executor,
+  part: int,
+  leaves: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+  """Runs each part of a batch by one of the programs."""
+  starts = range(0, len(leaves[0]), part)
+  count = len(programs)
+
+  def run(index: int) -> list[list[np.ndarray]]:
+    return [
+      programs[index]([leaf[start : start + part] for leaf in leaves])
+      for start in starts[index::count]
+    ]
+
+  # This thread runs the first program, the pool the others.
+  others = [pool.submit(run, index) for index in range(1, count)]
+  found = [run(0), *(other.result() for other in others)]
+  parts = [found[i % count][i // count] for i in range(len(starts))]
+  return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def _by_xla(model: Model, inputs: Sequence[PyTree]) -> _Run:
@@ -213,26 +288,6 @@ def _by_xla(model: Model, inputs: Sequence[PyTree]) -> _Run:
     return [np.asarray(output) for output in jax.tree.leaves(outputs)]
 
   return run
-
-
-def _program(
-  model: Model, inputs: Sequence[PyTree]
-) -> tuple[program_lib.Program, Any]:
-  fn, params = model
-  graph = nodes.trace(fn, params, *inputs)
-  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
-  program = program_lib.Program(trimming.trim(graph, params), leaves)
-  return program, graph.out_tree
-
-
-def _in_parts(
-  program: program_lib.Program, leaves: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-  outputs = [
-    program([leaf[start : start + PART] for leaf in leaves])
-    for start in range(0, len(leaves[0]), PART)
-  ]
-  return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
 
 def _difference(

@@ -111,8 +111,9 @@ class Program:
     """
     for target, value in zip(self._inputs, inputs, strict=True):
       np.copyto(target, value)
-    for step in self._steps:
-      step()
+    with np.errstate(all='ignore'):
+      for step in self._steps:
+        step()
     return [np.array(value, order='C') for value in self._outputs]
 
   def _add(self, index: int, node: nodes.Node) -> frozenset[int]:

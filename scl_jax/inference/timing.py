@@ -20,7 +20,7 @@ import time
 
 _SECONDS = 0.1  # for each way, about
 _MOST_ROUNDS = 50
-_FEWEST_ROUNDS = 5
+_FEWEST_ROUNDS = 3
 # A call that is over sooner is repeated within a round.
 _SHORT = 50e-6
 
