@@ -29,15 +29,23 @@ It writes into the workdir:
 | `onnx` | `network.onnx` | a program for ONNX Runtime |
 
 The programs map images [batch, height, width, channels] in [0, 1] to logits.
+
+With `--bench` it measures as well how fast the network is on this CPU, in
+several engines (`experiments.engines`), and writes `bench.json` and `bench.md`.
 """
 
 from collections.abc import Mapping, Sequence
+import json
 import os
 import types
+from typing import Any
 
 from absl import flags
+import numpy as np
 
+from experiments import artifacts
 from experiments import command_line
+from experiments import engines
 from experiments import finished_run
 import scl_jax
 
@@ -88,10 +96,55 @@ def export(workdir: str, formats: Sequence[str]) -> dict[str, str]:
   return paths
 
 
+def bench(
+  workdir: str,
+  *,
+  batch_sizes: Sequence[int] = (1, 32, 256),
+  rounds: int = 30,
+) -> list[dict[str, Any]]:
+  """Times the network of a finished run in several engines.
+
+  Args:
+    workdir: The folder in which `train_and_evaluate` left its results.
+    batch_sizes: For which to measure.
+    rounds: How many turns each engine has.
+
+  Returns:
+    What is written into the workdir: a row for each batch size, as
+    `engines.table` takes them.
+
+  Raises:
+    FileNotFoundError: If there is no finished run.
+    ImportError: Without numba.
+  """
+  run = finished_run.load(workdir, num_images=max(batch_sizes))
+  images = np.resize(run.images, (max(batch_sizes), *run.images.shape[1:]))
+  network = run.network, run.params, run.masks, images
+  made = {n: engines.make(n, *network, batch_sizes) for n in engines.NAMES}
+  found = {name: engine for name, engine in made.items() if engine is not None}
+  rows = [
+    {
+      'network': run.config.model,
+      'density': float(scl_jax.density(run.masks)),
+      'batch_size': size,
+      'engines': engines.measure(found, images[:size], rounds),
+    }
+    for size in batch_sizes
+  ]
+  for name, text in {
+    'bench.json': json.dumps(rows, indent=1),
+    'bench.md': f'{engines.table(rows)}\n',
+  }.items():
+    artifacts.write_text(os.path.join(workdir, name), text)
+  return rows
+
+
 def main() -> None:
-  """Writes the formats and prints their sizes."""
+  """Writes the formats and prints their sizes, and latencies if asked for."""
   for path in export(flags.FLAGS.workdir, flags.FLAGS.format).values():
     print(f'{path}: {_size(path):,} bytes')
+  if flags.FLAGS.bench:
+    print(f'\n{engines.table(bench(flags.FLAGS.workdir))}')
 
 
 def _size(path):
@@ -109,5 +162,8 @@ if __name__ == '__main__':
     ['sparse'],
     list(FORMATS),
     'What to write; may be given several times.',
+  )
+  flags.DEFINE_bool(
+    'bench', False, 'Also measure how fast the network is on this CPU.'
   )
   command_line.run(main)

@@ -21,6 +21,7 @@ is the only change that a training loop needs; see `scl_jax.sparsify`.
 
 from scl_jax import features as features
 from scl_jax import gates as gates
+from scl_jax import inference as inference
 from scl_jax import scale_polarization as scale_polarization
 from scl_jax import ste as ste
 from scl_jax.compaction import CompactModel as CompactModel

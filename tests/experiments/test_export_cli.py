@@ -14,6 +14,7 @@
 # ==============================================================================
 """A finished run in other formats, from the command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import pytest
 
 from experiments import augmentation
 from experiments import checkpointing
+from experiments import engines
 from experiments import export
 from experiments import input_pipeline
 from experiments import train
@@ -85,6 +87,17 @@ def test_command_line(workdir):
   assert process.returncode == 0, process.stderr
   path = os.path.join(workdir, 'network.safetensors')
   assert process.stdout == f'{path}: {os.path.getsize(path):,} bytes\n'
+
+
+def test_bench(workdir, monkeypatch):
+  pytest.importorskip('numba')
+  monkeypatch.setattr(engines, 'NAMES', ('jax', 'scl_jax'))
+  (row,) = export.bench(workdir, batch_sizes=(2,), rounds=1)
+  assert set(row['engines']) == {'jax', 'scl_jax'}
+  with open(os.path.join(workdir, 'bench.json'), encoding='utf-8') as file:
+    assert json.load(file) == [row]
+  with open(os.path.join(workdir, 'bench.md'), encoding='utf-8') as file:
+    assert file.read() == engines.table([row]) + '\n'
 
 
 def test_errors_are_one_line(tmp_path):

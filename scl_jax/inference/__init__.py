@@ -1,0 +1,138 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Sparse inference on a CPU, outside JAX: a network that skips its zeros.
+
+    network = scl_jax.inference.compile(fn, params, masks, images)
+    logits = network(images)  # NumPy arrays
+
+`compile` follows the jaxpr of `fn`, whatever library it is written in, and
+makes a short list of array operations of it: what depends on params alone is
+computed once, dead features are removed (`scl_jax.compact`), biases, BatchNorm,
+residual additions and ReLUs are done while a product's result is written.
+
+Arrays lie features first, batch last. Then a connection of a dense layer and
+one of a convolution are the same: a value times a contiguous run of entries,
+added to another run (`scl_jax.inference.kernels`). Dense layers with BLAS take
+that layout as well, so there is one layout for the whole network.
+
+What is fastest depends on the machine, the density and the batch, so it is
+measured when a network is compiled: for each product BLAS or a sparse kernel,
+and for the whole network this engine or XLA. What is sparse has to gain 15 %.
+
+Needs numba: `pip install 'scl_jax[inference]'`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from scl_jax import compaction
+from scl_jax import masks as masks_lib
+from scl_jax import tree as tree_lib
+from scl_jax.inference import network as network_lib
+from scl_jax.inference.errors import UnsupportedError as UnsupportedError
+from scl_jax.inference.network import Network as Network
+from scl_jax.inference.network import Plan as Plan
+
+PyTree = tree_lib.PyTree
+
+
+def compile(
+  fn: Callable[..., Any],
+  params: PyTree,
+  masks: PyTree,
+  *example_inputs: Any,
+  batch_sizes: Sequence[int] | None = None,
+  tolerance: float = 1e-5,
+) -> Network:
+  """Makes a network that runs on NumPy arrays and skips what is pruned.
+
+  It takes seconds to minutes, as it measures what is fastest: leave the machine
+  alone meanwhile.
+
+  Args:
+    fn: Any function `fn(params, *inputs)` that JAX can trace: a forward pass,
+      with products in float32.
+    params: Its params: any pytree of arrays, BatchNorm's statistics included.
+    masks: As `scl_jax.get_masks` gives them; `None` at other leaves, or at all.
+    *example_inputs: Inputs of the kind that it will see.
+    batch_sizes: The sizes of batches that it will see; the example inputs must
+      then have the batch as axis 0. `None` for the example inputs' shapes.
+    tolerance: The largest accepted difference from `fn`, relative to the
+      largest output.
+
+  Returns:
+    The `Network`; printed, it says what it does.
+
+  Raises:
+    ImportError: Without numba.
+    ValueError: If trees do not fit, params are not finite, or there is no axis
+      for a batch.
+    UnsupportedError: If there is an operation that is not supported.
+    ArithmeticError: If the outputs differ by more than `tolerance`.
+
+  Example:
+    >>> params = {'w': jnp.eye(64, 32), 'b': jnp.ones(32)}
+    >>> masks = {'w': params['w'], 'b': None}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p['w'] + p['b'])
+    >>> network = compile(fn, params, masks, jnp.ones((8, 64)))
+    >>> network(np.ones((8, 64), np.float32)).sum()
+    np.float32(512.0)
+  """
+  masked = masks_lib.apply_masks(params, masks)
+  small = compaction.compact(fn, params, masks, *example_inputs, verify=False)
+  planned = {}
+  for inputs in _of_sizes(example_inputs, batch_sizes):
+    shapes = tuple(leaf.shape for leaf in jax.tree.leaves(inputs))
+    planned[shapes] = network_lib.plan(
+      (fn, masked),
+      (small.fn, small.params),
+      inputs,
+      may_split=batch_sizes is not None,
+      tolerance=tolerance,
+    )
+  return Network(planned)
+
+
+def _of_sizes(
+  example_inputs: Sequence[PyTree], batch_sizes: Sequence[int] | None
+) -> list[PyTree]:
+  """Random inputs like the examples, for each size."""
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(example_inputs)]
+  if batch_sizes is None:
+    sizes = [None]
+  elif any(leaf.ndim == 0 or not len(leaf) for leaf in leaves):
+    raise ValueError(
+      'example_inputs must have a batch as axis 0 if there are batch_sizes; '
+      f'got shapes {[leaf.shape for leaf in leaves]}.'
+    )
+  else:
+    sizes = list(dict.fromkeys(batch_sizes))
+  rng = np.random.default_rng(0)
+
+  def resize(leaf, size):
+    shape = leaf.shape if size is None else (size, *leaf.shape[1:])
+    leaf = np.resize(np.asarray(leaf), shape)
+    if not np.issubdtype(leaf.dtype, np.floating):
+      return leaf
+    noise = rng.normal(size=shape) * (leaf.std() or 1.0)
+    return (leaf + noise).astype(leaf.dtype)
+
+  return [
+    jax.tree.map(lambda leaf: resize(leaf, size), tuple(example_inputs))  # noqa: B023
+    for size in sizes
+  ]

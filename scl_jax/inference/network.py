@@ -1,0 +1,304 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""A network for some shapes of inputs, each run as is fastest."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+import functools
+import os
+import threading
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from scl_jax import tree as tree_lib
+from scl_jax.graph import nodes
+from scl_jax.inference import program as program_lib
+from scl_jax.inference import timing
+from scl_jax.inference import trimming
+
+PyTree = tree_lib.PyTree
+Model = tuple[Callable[..., Any], PyTree]
+_Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+
+# Large batches may be run in parts of so many examples: they stay in cache.
+PART = 32
+
+
+class Plan(NamedTuple):
+  """How inputs of some shapes are run, and why.
+
+  Attributes:
+    way: `'engine'`; or `'compact'` or `'dense'`, by XLA.
+    part: How many examples the engine takes at once; `None` for all.
+    threads: How many parts it runs at the same time.
+    seconds: The time of each way, of the engine at its best.
+    choices: How the engine runs each product; `way` is their own.
+  """
+
+  way: str
+  part: int | None
+  threads: int
+  seconds: Mapping[str, float]
+  choices: Sequence[program_lib.Choice]
+
+
+class Planned(NamedTuple):
+  """A plan that can be run.
+
+  Attributes:
+    plan: The plan.
+    run: From the leaves of the inputs to those of the outputs.
+    out_tree: The structure of the outputs.
+  """
+
+  plan: Plan
+  run: _Run
+  out_tree: Any
+
+
+class Network:
+  """`network(*inputs)` is what `fn(params * masks, *inputs)` returns.
+
+  Inputs and outputs are NumPy arrays. Calls from several threads take turns.
+  """
+
+  def __init__(self, planned: Mapping[Any, Planned]):
+    """A network of plans.
+
+    Args:
+      planned: For the shapes of the inputs' leaves.
+    """
+    self._planned = dict(planned)
+    self._lock = threading.Lock()
+
+  def __call__(self, *inputs: Any) -> Any:
+    """Runs the network.
+
+    Args:
+      *inputs: As `fn` takes them, of shapes that it was compiled for.
+
+    Returns:
+      What `fn` returns, of NumPy arrays.
+
+    Raises:
+      ValueError: If it was not compiled for such shapes.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
+    shapes = tuple(leaf.shape for leaf in leaves)
+    planned = self._planned.get(shapes)
+    if planned is None:
+      raise ValueError(
+        f'inputs must have shapes that the network was compiled for, '
+        f'{" or ".join(map(str, self._planned))}; got {shapes}. Name all sizes '
+        'of batches in batch_sizes.'
+      )
+    with self._lock:
+      outputs = planned.run(leaves)
+    return jax.tree.unflatten(planned.out_tree, outputs)
+
+  @property
+  def plans(self) -> dict[tuple[tuple[int, ...], ...], Plan]:
+    """For the shapes of the inputs' leaves, how such inputs are run."""
+    return {shapes: own.plan for shapes, own in self._planned.items()}
+
+  def __str__(self) -> str:
+    lines = []
+    for shapes, plan in self.plans.items():
+      times = ', '.join(
+        f'{way} {1e3 * seconds:.3f} ms' for way, seconds in plan.seconds.items()
+      )
+      part = '' if plan.part is None else f' in parts of {plan.part}'
+      threads = f' on {plan.threads} threads' if plan.threads > 1 else ''
+      lines.append(f'{shapes}: {plan.way}{part}{threads} ({times})')
+      for choice in plan.choices if plan.way == 'engine' else ():
+        lines.append(
+          f'  {choice.op} {choice.shape}, density {choice.density:.3f}: '
+          f'{choice.way}'
+        )
+    return '\n'.join(lines)
+
+
+def plan(
+  dense: Model,
+  compact: Model,
+  inputs: Sequence[PyTree],
+  *,
+  may_split: bool,
+  tolerance: float,
+) -> Planned:
+  """Finds the fastest way to run inputs of these shapes.
+
+  Args:
+    dense: The function and its masked params.
+    compact: A smaller function that computes the same, and its params.
+    inputs: Example inputs.
+    may_split: Whether axis 0 of all inputs is a batch.
+    tolerance: The largest accepted difference of outputs, relative to the
+      largest output.
+
+  Returns:
+    The plan, and how to run it.
+
+  Raises:
+    UnsupportedError: If there is an operation that is not supported.
+    ArithmeticError: If the engine's outputs differ by more.
+  """
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
+  by_xla = {
+    name: _by_xla(model, inputs)
+    for name, model in {'dense': dense, 'compact': compact}.items()
+  }
+  expected = by_xla['dense'](leaves)
+  whole = _Split(None, 1)
+  engines = {whole: _engine(compact, inputs, whole)}
+  difference = _difference(engines[whole].run(leaves), expected)
+  if not difference <= tolerance:
+    raise ArithmeticError(
+      f'The engine differs from the function by {difference:.1e}, more than '
+      f'the tolerance {tolerance:.1e}. If the function amplifies rounding '
+      'that much, give a larger one; if not, this is a bug of ours.'
+    )
+  for split in _splits(len(leaves[0])) if may_split else ():
+    engine = _engine(compact, inputs, split)
+    # It also tells whether the function treats each example by itself.
+    if _difference(engine.run(leaves), expected) <= tolerance:
+      engines[split] = engine
+
+  runs = [*by_xla.values(), *(engine.run for engine in engines.values())]
+  seconds = dict(
+    zip(
+      [*by_xla, *engines],
+      timing.medians([functools.partial(run, leaves) for run in runs]),
+      strict=True,
+    )
+  )
+  split = min(engines, key=lambda split: seconds[split])
+  xla = min(by_xla, key=lambda name: seconds[name])
+  is_faster = seconds[split] <= program_lib.GAIN * seconds[xla]
+  return Planned(
+    Plan(
+      way='engine' if is_faster else xla,
+      part=split.part,
+      threads=split.threads,
+      seconds={
+        **{name: seconds[name] for name in by_xla},
+        'engine': seconds[split],
+      },
+      choices=engines[split].choices,
+    ),
+    engines[split].run if is_faster else by_xla[xla],
+    engines[split].out_tree,
+  )
+
+
+class _Split(NamedTuple):
+  """How the engine takes a batch: examples at once (or all), and threads."""
+
+  part: int | None
+  threads: int
+
+
+class _Engine(NamedTuple):
+  run: _Run
+  choices: Sequence[program_lib.Choice]
+  out_tree: Any
+
+
+def _splits(size: int) -> list[_Split]:
+  """The ways to split a batch that may pay."""
+  found = []
+  if size > PART and size % PART == 0:
+    found.append(_Split(PART, 1))
+  if _cores() > 1 and size % 2 == 0:
+    is_large = size > PART and size % (2 * PART) == 0
+    found.append(_Split(PART if is_large else size // 2, 2))
+  return found
+
+
+def _cores() -> int:
+  """The cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _engine(model: Model, inputs: Sequence[PyTree], split: _Split) -> _Engine:
+  """The engine; each thread has a program with arrays of its own."""
+  fn, params = model
+  first = inputs
+  if split.part is not None:
+    first = jax.tree.map(lambda leaf: leaf[: split.part], inputs)
+  graph = nodes.trace(fn, params, *first)
+  trimmed = trimming.trim(graph, params)
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(first)]
+  programs = [
+    program_lib.Program(trimmed, leaves) for _ in range(split.threads)
+  ]
+  run: _Run = programs[0]
+  if split.part is not None:
+    pool = futures.ThreadPoolExecutor(split.threads)
+    run = functools.partial(_in_parts, programs, pool, split.part)
+  return _Engine(run, programs[0].choices, graph.out_tree)
+
+
+def _in_parts(
+  programs: Sequence[program_lib.Program],
+  pool: futures.Executor,
+  part: int,
+  leaves: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+  """Runs each part of a batch by one of the programs."""
+  starts = range(0, len(leaves[0]), part)
+  count = len(programs)
+
+  def run(index: int) -> list[list[np.ndarray]]:
+    return [
+      programs[index]([leaf[start : start + part] for leaf in leaves])
+      for start in starts[index::count]
+    ]
+
+  # This thread runs the first program, the pool the others.
+  others = [pool.submit(run, index) for index in range(1, count)]
+  found = [run(0), *(other.result() for other in others)]
+  parts = [found[i % count][i // count] for i in range(len(starts))]
+  return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+
+def _by_xla(model: Model, inputs: Sequence[PyTree]) -> _Run:
+  fn, params = model
+  compiled = jax.jit(fn).lower(params, *inputs).compile()
+  treedef = jax.tree.structure(inputs)
+
+  def run(leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    outputs = compiled(params, *jax.tree.unflatten(treedef, leaves))
+    return [np.asarray(output) for output in jax.tree.leaves(outputs)]
+
+  return run
+
+
+def _difference(
+  outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> float:
+  """The largest difference, relative to the largest entry of each output."""
+  worst = 0.0
+  for output, wanted in zip(outputs, expected, strict=True):
+    if output.shape != wanted.shape:
+      return np.inf
+    wide = np.asarray(wanted, np.float64)
+    scale = np.abs(wide).max(initial=0) or 1.0
+    worst = max(worst, float(np.abs(output - wide).max(initial=0) / scale))
+  return worst

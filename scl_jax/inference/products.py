@@ -1,0 +1,246 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Products with constant weights: dense layers and convolutions in one form.
+
+A `Product` sees its operand as one flat buffer. Each output row is a sum of
+runs of the buffer, one for each weight of the feature; a dense layer has one
+row, the batch. Where a convolution strides, its operand is split into phases
+(even and odd rows and columns, say): on these it does not stride.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from scl_jax.graph import nodes
+from scl_jax.inference import layout
+
+Step = Callable[[], object]
+
+
+class Product(NamedTuple):
+  """out[feature, row, :] = sum of weights * runs of the operand's buffer.
+
+  Attributes:
+    weights: [groups, features of a group, entries]. Features are numbered
+      through the groups.
+    offsets: [groups, entries], where in `source` the runs of an entry start.
+    source: The flat buffer of the operand.
+    copies: What fills the buffer, if the operand lies otherwise.
+    pitch: How far in `source` the runs of successive rows are apart.
+    grid: (features, rows, run), the shape of the result.
+    axes: The result's axes in the order of `grid`, in which it shall lie.
+  """
+
+  weights: np.ndarray
+  offsets: np.ndarray
+  source: np.ndarray
+  copies: list[Step]
+  pitch: int
+  grid: tuple[int, int, int]
+  axes: tuple[int, ...]
+
+  def rows_of(self, array: np.ndarray) -> np.ndarray | None:
+    """An array like the result as [features, rows, run], if it lies so."""
+    rows = layout.as_view(array.transpose(self.axes), self.grid)
+    if rows is None or (rows.shape[2] > 1 and layout.entries(rows)[2] != 1):
+      return None
+    return rows
+
+
+def feature_axes(
+  node: nodes.Node, side: int, rank: int, weights_rank: int
+) -> tuple[int, ...]:
+  """The axes of a product's result that come from its weights.
+
+  Args:
+    node: A `dot_general` without batch axes, or a `conv_general_dilated`.
+    side: Which operand the weights are.
+    rank: Of the result.
+    weights_rank: Of the weights.
+
+  Returns:
+    The axes.
+  """
+  numbers = node.params['dimension_numbers']
+  if node.name == 'conv_general_dilated':
+    return (numbers.out_spec[1],)
+  count = weights_rank - len(numbers[0][side])
+  return tuple(range(rank - count, rank) if side else range(count))
+
+
+def of_dot(
+  node: nodes.Node, side: int, weights: np.ndarray, operand: np.ndarray
+) -> Product:
+  """A dense layer. Which way its operand's axes lie is all the same to it.
+
+  Args:
+    node: A `dot_general` without batch axes.
+    side: Which operand the weights are.
+    weights: Their values.
+    operand: The other one.
+
+  Returns:
+    The `Product`.
+  """
+  contracted = node.params['dimension_numbers'][0]
+  order = layout.order_of(operand)
+  pairs = dict(zip(contracted[1 - side], contracted[side], strict=True))
+  summed = [axis for axis in order if axis in pairs]
+  free = [axis for axis in order if axis not in pairs]
+  features = [
+    axis for axis in range(weights.ndim) if axis not in contracted[side]
+  ]
+  depth = math.prod(operand.shape[axis] for axis in summed)
+  width = math.prod(weights.shape[axis] for axis in features)
+  run = math.prod(operand.shape[axis] for axis in free)
+
+  matrix = weights.transpose(*features, *(pairs[axis] for axis in summed))
+  matrix = matrix.reshape(1, width, depth)
+  columns = operand.transpose(*summed, *free)
+  copies: list[Step] = []
+  if not columns.flags.c_contiguous:
+    buffer = layout.allocate(
+      columns.shape, operand.dtype, range(columns.ndim)
+    ).array
+    copies.append(functools.partial(np.copyto, buffer, columns))
+    columns = buffer
+  rank = len(features) + len(free)
+  own = feature_axes(node, side, rank, weights.ndim)
+  # The result's other axes are the free ones, in the order that they had.
+  first = 0 if side else len(own)
+  place = {axis: first + i for i, axis in enumerate(sorted(free))}
+  return Product(
+    weights=matrix,
+    offsets=np.arange(depth)[None] * run,
+    source=columns.reshape(-1),
+    copies=copies,
+    pitch=run,
+    grid=(width, 1, run),
+    axes=(*own, *(place[axis] for axis in free)),
+  )
+
+
+def of_conv(
+  node: nodes.Node,
+  weights: np.ndarray,
+  operand: layout.Value,
+  shape: Sequence[int],
+) -> Product:
+  """A convolution along one or two axes, strided, dilated, in groups or not.
+
+  Args:
+    node: A `conv_general_dilated` that `is_conv` accepts.
+    weights: Its kernel.
+    operand: The maps.
+    shape: Of the result.
+
+  Returns:
+    The `Product`.
+  """
+  numbers, params = node.params['dimension_numbers'], node.params
+  kernel = weights.transpose(numbers.rhs_spec)
+  strides, dilations = params['window_strides'], params['rhs_dilation']
+  phases, copies = _phases(node, operand)
+  # Rows that one-dimensional maps do not have.
+  if len(strides) == 1:
+    kernel, phases = kernel[:, :, None], phases[:, None, :, None]
+    strides, dilations = (1, *strides), (1, *dilations)
+
+  groups = params['feature_group_count']
+  channels, *taps = kernel.shape[1:]
+  at = layout.entries(phases)
+  taps_at = []  # where each tap starts, along rows and along columns
+  for axis, (count, stride, dilation) in enumerate(
+    zip(taps, strides, dilations, strict=True)
+  ):
+    row, phase = np.divmod(np.arange(count) * dilation, stride)
+    taps_at.append(phase * at[1 + axis] + row * at[3 + axis])
+  depth = channels * math.prod(taps)
+  channels_at = np.arange(groups * channels).reshape(groups, channels) * at[0]
+  offsets = (
+    channels_at[:, :, None, None] + taps_at[0][:, None] + taps_at[1]
+  ).reshape(groups, depth)
+
+  batch, features, *maps = (shape[axis] for axis in numbers.out_spec)
+  return Product(
+    weights=kernel.reshape(groups, len(kernel) // groups, depth),
+    offsets=offsets,
+    source=phases.reshape(-1),
+    copies=copies,
+    pitch=at[3],
+    grid=(features, math.prod(maps[:-1]), maps[-1] * batch),
+    axes=conv_order(numbers.out_spec),
+  )
+
+
+def conv_order(spec: Sequence[int]) -> tuple[int, ...]:
+  """The axes of a convolution's maps: channels, rows, columns, batch."""
+  batch, channels, *maps = spec
+  return (channels, *maps, batch)
+
+
+def conv_margins(node: nodes.Node) -> layout.Margins:
+  """The zeros that a convolution wants around its operand."""
+  spec = node.params['dimension_numbers'].lhs_spec
+  margins = [(0, 0)] * len(spec)
+  for axis, padding in zip(spec[2:], node.params['padding'], strict=True):
+    margins[axis] = tuple(padding)
+  return tuple(margins)
+
+
+def _phases(
+  node: nodes.Node, operand: layout.Value
+) -> tuple[np.ndarray, list[Step]]:
+  """The operand as [channels, *phases, *maps, batch], contiguous."""
+  order = conv_order(node.params['dimension_numbers'].lhs_spec)
+  strides, paddings = node.params['window_strides'], node.params['padding']
+  count = len(strides)
+  frame = operand.frame.transpose(order)
+  if (
+    set(strides) == {1}
+    and operand.margins == conv_margins(node)
+    and frame.flags.c_contiguous
+  ):
+    return frame[(slice(None), *[None] * count)], []
+
+  array = operand.array.transpose(order)
+  channels, *maps, batch = array.shape
+  sizes = [
+    -(-(n + sum(padding)) // stride)
+    for n, padding, stride in zip(maps, paddings, strides, strict=True)
+  ]
+  full = (channels, *strides, *sizes, batch)
+  buffer = layout.allocate(full, array.dtype, range(len(full))).array
+  copies: list[Step] = []
+  for phase in np.ndindex(*strides):
+    targets, origins = [], []
+    for n, (before, _), stride, shift in zip(
+      maps, paddings, strides, phase, strict=True
+    ):
+      # Position i of the phase is entry shift + stride * i - before.
+      first = -((shift - before) // stride) if shift < before else 0
+      start = shift + stride * first - before
+      length = len(range(start, n, stride)[: sizes[len(targets)] - first])
+      targets.append(slice(first, first + length))
+      origins.append(slice(start, None, stride))
+    target = buffer[(slice(None), *phase, *targets)]
+    origin = array[(slice(None), *origins)]
+    if target.size:
+      copies.append(functools.partial(np.copyto, target, origin))
+  return buffer, copies

@@ -1,0 +1,262 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""A network as a list of steps over fixed arrays, for one batch size.
+
+The graph is followed once. Each node either is a view of what is there, or gets
+an array and the steps that fill it; products with weights choose among several
+ways by timing. To run the network is to fill the inputs, call the steps, and
+copy the outputs.
+"""
+
+from collections.abc import Sequence
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scl_jax.graph import nodes
+from scl_jax.inference import errors
+from scl_jax.inference import fusing
+from scl_jax.inference import layout
+from scl_jax.inference import movement
+from scl_jax.inference import primitives
+from scl_jax.inference import products
+from scl_jax.inference import timing
+from scl_jax.inference import trimming
+from scl_jax.inference import ways
+
+# A sparse way is taken if it needs at most this share of the dense one's time.
+GAIN = 1 / 1.15
+
+
+class Choice(NamedTuple):
+  """How a product is run.
+
+  Attributes:
+    op: `'dot_general'` or `'conv_general_dilated'`.
+    shape: Of its weights, [features, entries].
+    density: The share of them that is not 0.
+    way: `'dense'`, `'csr'` or `'offset-csr'`.
+    seconds: The time of each way that was tried.
+  """
+
+  op: str
+  shape: tuple[int, ...]
+  density: float
+  way: str
+  seconds: dict[str, float]
+
+
+class Program:
+  """A network for inputs of fixed shapes.
+
+  Attributes:
+    choices: How each of its products is run.
+  """
+
+  def __init__(self, graph: trimming.Trimmed, inputs: Sequence[np.ndarray]):
+    """Builds it, and runs it on example inputs meanwhile.
+
+    Args:
+      graph: The network.
+      inputs: Example inputs.
+
+    Raises:
+      UnsupportedError: If there is an operation that is not supported.
+    """
+    self.choices: list[Choice] = []
+    self._graph = graph
+    self._steps: list[products.Step] = []
+    self._values = {
+      variable: layout.bare(value)
+      for variable, value in graph.constants.items()
+    }
+    with np.errstate(all='ignore'):
+      for variable, value in zip(graph.inputs, inputs, strict=True):
+        axes = range(value.ndim)
+        order = (*axes[1:], *axes[:1])  # the batch last
+        self._values[variable] = layout.allocate(
+          value.shape, value.dtype, order
+        )
+        self._values[variable].array[...] = value
+      absorbed: set[int] = set()
+      for index, node in enumerate(graph.nodes):
+        if index not in absorbed:
+          absorbed |= self._add(index, node)
+    self._inputs = [self._values[v].array for v in graph.inputs]
+    self._outputs = [self._values[v].array for v in graph.outputs]
+    del self._values
+
+  def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs for some inputs.
+
+    Args:
+      inputs: Arrays of the shapes of the example inputs.
+
+    Returns:
+      New arrays.
+    """
+    for target, value in zip(self._inputs, inputs, strict=True):
+      np.copyto(target, value)
+    with np.errstate(all='ignore'):
+      for step in self._steps:
+        step()
+    return [np.array(value, order='C') for value in self._outputs]
+
+  def _add(self, index: int, node: nodes.Node) -> frozenset[int]:
+    """Adds a node; returns which later nodes are done with it."""
+    sides = [
+      side for side, v in enumerate(node.inputs) if v in self._graph.constants
+    ]
+    if _is_product(node, sides, [self._graph.avals[v] for v in node.inputs]):
+      return self._add_product(index, node, sides[0])
+    if len(node.outputs) != 1 or node.name == 'conv_general_dilated':
+      why = _reason(node, sides) or ' of these dtypes'
+      raise errors.unsupported(node, why)
+    operands = [self._values[v].array for v in node.inputs]
+    (variable,) = node.outputs
+    seen = movement.view(node, operands[0]) if operands else None
+    if seen is not None:
+      self._values[variable] = layout.bare(seen)
+      return frozenset()
+    out = self._allocate(
+      variable, _order(node, operands, self._graph.shape(variable))
+    )
+    self._values[variable] = out
+    self._run(primitives.steps(node, operands, out.array))
+    return frozenset()
+
+  def _add_product(
+    self, index: int, node: nodes.Node, side: int
+  ) -> frozenset[int]:
+    graph = self._graph
+    weights = graph.constants[node.inputs[side]]
+    operand = self._values[node.inputs[1 - side]]
+    shape = graph.shape(node.outputs[0])
+    if node.name == 'dot_general':
+      product = products.of_dot(node, side, weights, operand.array)
+    else:
+      product = products.of_conv(node, weights, operand, shape)
+    self._run(product.copies)
+    own = products.feature_axes(node, side, len(shape), weights.ndim)
+    epilogue = fusing.epilogue(graph, index, own, self._values)
+    result = self._allocate(epilogue.result, product.axes)
+    out = product.rows_of(result.array)
+    assert out is not None
+    other = None
+    if epilogue.other is not None:
+      value = self._values[epilogue.other].array
+      other = product.rows_of(value)
+      if other is None:
+        copied = layout.allocate(shape, value.dtype, product.axes).array
+        self._run([functools.partial(np.copyto, copied, value)])
+        other = product.rows_of(copied)
+
+    task = ways.task(product, epilogue, out, other)
+    tried = ways.ways(task)
+    seconds = dict(
+      zip(
+        tried,
+        timing.medians(
+          [functools.partial(ways.run, w) for w in tried.values()]
+        ),
+        strict=True,
+      )
+    )
+    fastest = min(seconds, key=lambda way: seconds[way])
+    way = fastest if seconds[fastest] <= GAIN * seconds['dense'] else 'dense'
+    self.choices.append(
+      Choice(node.name, task.weights.shape, ways.density(task), way, seconds)
+    )
+    self._run(tried[way])
+    self._values[epilogue.result] = result
+    return epilogue.absorbed
+
+  def _allocate(self, variable: int, order: Sequence[int]) -> layout.Value:
+    """An array for a variable, as the first convolution that reads it wants."""
+    aval = self._graph.avals[variable]
+    for user in self._graph.uses[variable]:
+      node = None if user is None else self._graph.nodes[user]
+      if (
+        node is not None
+        and node.name == 'conv_general_dilated'
+        and node.inputs[0] == variable
+      ):
+        order = products.conv_order(node.params['dimension_numbers'].lhs_spec)
+        margins = products.conv_margins(node)
+        is_plain = set(node.params['window_strides']) == {1} and all(
+          n >= 0 for margin in margins for n in margin
+        )
+        return layout.allocate(
+          aval.shape, aval.dtype, order, margins if is_plain else None
+        )
+    return layout.allocate(aval.shape, aval.dtype, order)
+
+  def _run(self, steps: Sequence[products.Step]) -> None:
+    ways.run(steps)
+    self._steps.extend(steps)
+
+
+def _is_product(
+  node: nodes.Node, sides: Sequence[int], avals: Sequence[Any]
+) -> bool:
+  """Whether it is a product with weights, of a kind that `products` forms."""
+  if len(sides) != 1 or any(aval.dtype != np.float32 for aval in avals):
+    return False
+  if node.name == 'dot_general':
+    return not node.params['dimension_numbers'][1][0]
+  return node.name == 'conv_general_dilated' and not _reason(node, sides)
+
+
+def _reason(node: nodes.Node, sides: Sequence[int]) -> str:
+  """What about a node is not supported, of convolutions."""
+  if node.name != 'conv_general_dilated':
+    return ''
+  params = node.params
+  if list(sides) != [1]:
+    return ' with a kernel that depends on inputs'
+  if params['batch_group_count'] != 1:
+    return ' with batch groups'
+  if any(n != 1 for n in params['lhs_dilation']):
+    return ' that is transposed (lhs_dilation)'
+  if len(params['window_strides']) not in (1, 2):
+    return f' along {len(params["window_strides"])} axes'
+  return ''
+
+
+def _order(
+  node: nodes.Node, operands: Sequence[np.ndarray], shape: Sequence[int]
+) -> Sequence[int]:
+  """How the result of a primitive shall lie: like its operands do."""
+  rank = len(shape)
+  batch_last = (*range(1, rank), *range(min(1, rank)))
+  if node.name == 'reshape':
+    # So that one copy does; that of a contiguous array always does.
+    like = layout.allocate(shape, np.uint8, batch_last).array
+    is_fine = layout.as_view(like, operands[0].shape) is not None
+    return batch_last if is_fine else range(rank)
+  largest = max(operands, key=lambda x: (x.ndim, _memory(x)))
+  gone = () if largest.ndim == rank else node.params.get('axes', ())
+  left = [axis for axis in range(largest.ndim) if axis not in gone]
+  if node.name == 'dot_general' or len(left) != rank:
+    return range(rank)
+  return [left.index(a) for a in layout.order_of(largest) if a in left]
+
+
+def _memory(array: np.ndarray) -> int:
+  """Entries, those of stretched axes counted once."""
+  sizes = zip(array.shape, array.strides, strict=True)
+  return math.prod(n for n, stride in sizes if stride)

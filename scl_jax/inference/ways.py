@@ -1,0 +1,225 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Ways to run a product: dense with BLAS, CSR, offset-CSR."""
+
+from collections.abc import Sequence
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from scl_jax.inference import fusing
+from scl_jax.inference import kernels
+from scl_jax.inference import layout
+from scl_jax.inference import products
+
+Step = products.Step
+
+_SUMS = 2048  # entries that offset-CSR sums up at once: they stay in L1
+_COLUMNS = 1 << 20  # entries of the windows that are gathered at once
+
+
+class Task(NamedTuple):
+  """A product and what is done to its result.
+
+  Attributes:
+    product: The product.
+    weights: [features, entries of a group], the scale in them.
+    epilogue: What follows.
+    out: The result as [features, rows, run].
+    other: What is added to it, in the same form; `None` for nothing.
+  """
+
+  product: products.Product
+  weights: np.ndarray
+  epilogue: fusing.Epilogue
+  out: np.ndarray
+  other: np.ndarray | None
+
+  @property
+  def shifts(self) -> np.ndarray:
+    """[features]."""
+    return self.epilogue.shift.astype(np.float32)
+
+
+def task(
+  product: products.Product,
+  epilogue: fusing.Epilogue,
+  out: np.ndarray,
+  other: np.ndarray | None,
+) -> Task:
+  """Folds the scale into the weights.
+
+  Args:
+    product: The product.
+    epilogue: What follows it.
+    out: Where the result goes, as [features, rows, run].
+    other: What is added, likewise.
+
+  Returns:
+    The `Task`.
+  """
+  groups, features, depth = product.weights.shape
+  weights = product.weights.reshape(groups * features, depth)
+  scaled = (weights * epilogue.scale[:, None]).astype(np.float32)
+  return Task(product, scaled, epilogue, out, other)
+
+
+def ways(work: Task) -> dict[str, list[Step]]:
+  """All ways to do it, dense first.
+
+  Args:
+    work: The task.
+
+  Returns:
+    The steps of each way.
+  """
+  found = {'dense': dense(work)}
+  if 0 in work.product.grid or not work.weights.size:
+    return found
+  is_vector = work.out[0].size == 1 and work.out.flags.c_contiguous
+  if is_vector and work.other is None:
+    found['csr'] = csr(work)
+  else:
+    found['offset-csr'] = offset_csr(work)
+  return found
+
+
+def dense(work: Task) -> list[Step]:
+  """With BLAS; windows that do not lie as a matrix are gathered before."""
+  product = work.product
+  features, rows, run = product.grid
+  groups, depth = product.offsets.shape
+  weights = work.weights.reshape(groups, features // groups, depth)
+  tile = max(1, min(rows, _COLUMNS // max(1, depth * run)))
+  whole = _as_matrix(product)
+  if whole is not None:
+    tile = rows
+  steps: list[Step] = []
+  for first in range(0, rows, tile):
+    count = min(tile, rows - first)
+    columns = whole
+    if columns is None:
+      columns = np.empty((groups, depth, count * run), np.float32)
+      for group in range(groups):
+        steps.append(
+          functools.partial(
+            kernels.compiled(kernels.gather),
+            product.source[first * product.pitch :],
+            product.offsets[group],
+            (count, run, product.pitch),
+            columns[group],
+          )
+        )
+    out = work.out[:, first : first + count]
+    shape = (groups, features // groups, count * run)
+    is_whole = out.flags.c_contiguous
+    target = out.reshape(shape) if is_whole else np.empty(shape, np.float32)
+    steps.append(functools.partial(np.matmul, weights, columns, out=target))
+    shift = work.shifts[:, None, None]
+    result = target.reshape(features, count, run)
+    steps.append(functools.partial(np.add, result, shift, out=out))
+    if work.other is not None:
+      other = work.other[:, first : first + count]
+      steps.append(functools.partial(np.add, out, other, out=out))
+    if work.epilogue.floor == 0:
+      zero = np.float32(0)
+      steps.append(functools.partial(np.maximum, out, zero, out=out))
+  return steps
+
+
+def _as_matrix(product: products.Product) -> np.ndarray | None:
+  """[groups, depth, rows * run], if the operand lies like that already."""
+  _, rows, run = product.grid
+  size = rows * run
+  if rows > 1 and product.pitch != run:
+    return None
+  offsets = product.offsets.reshape(-1)
+  if not np.array_equal(offsets, offsets[:1] + np.arange(offsets.size) * size):
+    return None
+  start = int(offsets[0]) if offsets.size else 0
+  entries = product.source[start : start + offsets.size * size]
+  return entries.reshape(*product.offsets.shape, size)
+
+
+def offset_csr(work: Task) -> list[Step]:
+  """Feature by feature, without windows; see `kernels.offset_csr`."""
+  product = work.product
+  _, rows, run = product.grid
+  pitch = product.pitch
+  tile = max(1, min(rows, 1 + (_SUMS - run) // max(1, pitch)))
+  other, other_steps = np.empty(0, np.float32), (0, 0)
+  if work.other is not None:
+    other = layout.flat(work.other)
+    other_steps = layout.entries(work.other)[:2]
+  step = functools.partial(
+    kernels.compiled(kernels.offset_csr),
+    product.source,
+    *_connections(work),
+    work.shifts,
+    (rows, run, pitch, tile),
+    layout.flat(work.out),
+    layout.entries(work.out)[:2],
+    other,
+    other_steps,
+    np.float32(work.epilogue.floor),
+    np.empty((tile - 1) * pitch + run, np.float32),
+  )
+  return [step]
+
+
+def csr(work: Task) -> list[Step]:
+  """Feature by feature, for a batch of 1."""
+  step = functools.partial(
+    kernels.compiled(kernels.csr),
+    work.product.source,
+    *_connections(work),
+    work.shifts,
+    np.float32(work.epilogue.floor),
+    work.out.reshape(-1),
+  )
+  return [step]
+
+
+def _connections(
+  work: Task,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Starts of the features, offsets and values of the weights that are not 0.
+
+  The offsets of a feature rise, so that its runs are read in order.
+  """
+  groups = len(work.product.offsets)
+  every = np.repeat(work.product.offsets, len(work.weights) // groups, axis=0)
+  features, entries = np.nonzero(work.weights)
+  offsets = every[features, entries]
+  order = np.lexsort((offsets, features))
+  starts = np.searchsorted(features, np.arange(len(work.weights) + 1))
+  is_small = work.product.source.size < np.iinfo(np.int32).max
+  return (
+    starts,
+    offsets[order].astype(np.int32 if is_small else np.int64),
+    work.weights[features, entries][order],
+  )
+
+
+def density(work: Task) -> float:
+  """The share of the weights that are not 0."""
+  return np.count_nonzero(work.weights) / max(1, work.weights.size)
+
+
+def run(steps: Sequence[Step]) -> None:
+  """Runs steps in order."""
+  for step in steps:
+    step()

@@ -1,0 +1,429 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Networks outside JAX: the outputs are JAX's, whatever way is taken."""
+
+from concurrent import futures
+import sys
+
+import equinox as eqx
+from flax import linen as nn
+from flax import nnx
+import haiku as hk
+import hypothesis
+from hypothesis import strategies as st
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import random_nets
+
+import scl_jax
+from scl_jax import inference
+from scl_jax.graph import nodes
+from scl_jax.inference import kernels
+from scl_jax.inference import network as network_lib
+from scl_jax.inference import program as program_lib
+from scl_jax.inference import timing
+from scl_jax.inference import trimming
+
+pytest.importorskip('numba')
+
+NETS = {
+  'vector': (
+    random_nets.vector_net,
+    ['layer', 'residual', 'concatenation', 'norm'],
+  ),
+  'image': (
+    random_nets.image_net,
+    ['layer', 'residual', 'concatenation', 'depthwise', 'pool'],
+  ),
+  'sequence': (random_nets.sequence_net, ['attention', 'norm', 'layer']),
+}
+
+
+class _Clock:
+  """In the place of `timing`: which way is fastest is decided here."""
+
+  def __init__(self, *, last):
+    self.last = last
+
+  def medians(self, ways):
+    for way in ways:
+      way()
+    times = [1.0 + i for i in range(len(ways))]
+    return times[::-1] if self.last else times
+
+
+@pytest.fixture(autouse=True)
+def sparse_and_in_parts(monkeypatch):
+  """The last ways are sparse, and the engine in parts."""
+  monkeypatch.setattr(program_lib, 'timing', _Clock(last=True))
+  monkeypatch.setattr(network_lib, 'timing', _Clock(last=True))
+  monkeypatch.setattr(network_lib, '_cores', lambda: 1)
+
+
+@pytest.fixture
+def dense(monkeypatch):
+  monkeypatch.setattr(program_lib, 'timing', _Clock(last=False))
+
+
+def random_params(rng, params):
+  """None of them 0, as biases would be; variances are positive."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, p: jnp.asarray(
+      np.abs(rng.normal(size=p.shape)) + 0.5
+      if 'var' in jax.tree_util.keystr(path)
+      else rng.normal(size=p.shape) / np.sqrt(np.prod(p.shape[:-1]) or 1),
+      jnp.float32,
+    ),
+    params,
+  )
+
+
+def masks_like(rng, params, density=0.3):
+  return jax.tree.map(
+    lambda p: (
+      jnp.asarray(rng.random(p.shape) < density, p.dtype)
+      if p.ndim > 1
+      else None
+    ),
+    params,
+  )
+
+
+def check(fn, params, masks, *inputs, **kwargs):
+  """Compiles, and compares on inputs that compile has not seen."""
+  network = inference.compile(fn, params, masks, *inputs, **kwargs)
+  rng = np.random.default_rng(1)
+  for shapes in network.plans:
+    fresh = [rng.normal(size=s).astype(np.float32) for s in shapes]
+    wanted = jax.jit(fn)(scl_jax.apply_masks(params, masks), *fresh)
+    outputs = network(*fresh)
+    assert jax.tree.structure(outputs) == jax.tree.structure(wanted)
+    for output, expected in zip(
+      jax.tree.leaves(outputs), jax.tree.leaves(wanted), strict=True
+    ):
+      assert isinstance(output, np.ndarray)
+      assert output.dtype == expected.dtype
+      atol = 1e-5 * np.abs(expected).max()
+      np.testing.assert_allclose(output, expected, rtol=0, atol=atol)
+  return network
+
+
+@pytest.mark.parametrize('kind', NETS)
+@pytest.mark.parametrize('last', [True, False])
+@hypothesis.settings(max_examples=3)
+@hypothesis.given(data=st.data())
+def test_random_nets(kind, last, data):
+  make, names = NETS[kind]
+  blocks = data.draw(st.lists(st.sampled_from(names), max_size=2))
+  rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+  net, x = make(rng, blocks)
+  masks = random_nets.random_masks(rng, net.params)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(program_lib, 'timing', _Clock(last=last))
+    check(net.fn, net.params, masks, x)
+
+
+class ResNet(nn.Module):
+  """Strides, projections, BatchNorm, both kinds of pooling."""
+
+  @nn.compact
+  def __call__(self, x):
+    norm = lambda x: nn.BatchNorm(use_running_average=True)(x)
+    x = nn.relu(norm(nn.Conv(6, (3, 3), use_bias=False)(x)))
+    x = nn.max_pool(x, (3, 3), (2, 2), padding='SAME')
+    y = nn.relu(norm(nn.Conv(8, (3, 3), 2, use_bias=False)(x)))
+    y = norm(nn.Conv(8, (3, 3), kernel_dilation=2)(y))
+    x = nn.relu(y + norm(nn.Conv(8, (1, 1), 2)(x)))
+    x = nn.relu(x + norm(nn.Conv(8, (3, 3), feature_group_count=4)(x)))
+    x = nn.avg_pool(x, (2, 2), (1, 1))
+    return nn.softmax(nn.Dense(3)(x.reshape(x.shape[0], -1)))
+
+
+def resnet():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 12, 10, 3)).astype(np.float32)
+  params = random_params(
+    rng, jax.eval_shape(ResNet().init, jax.random.key(0), x)
+  )
+  masks = masks_like(rng, params)
+  return ResNet().apply, params, masks, x
+
+
+def test_resnet_sparse():
+  network = check(*resnet(), batch_sizes=(1, 3))
+  assert [plan.way for plan in network.plans.values()] == ['engine'] * 2
+  (plan, _) = network.plans.values()
+  assert len(plan.choices) == 6
+  assert {c.way for c in plan.choices[:-1]} == {'offset-csr'}
+  assert plan.choices[-1].way == 'csr'
+  assert 'density' in str(network)
+
+
+def test_resnet_dense(dense):
+  network = check(*resnet())
+  (plan,) = network.plans.values()
+  assert {choice.way for choice in plan.choices} == {'dense'}
+
+
+def test_biases_norms_residuals_and_relus_are_fused():
+  fn, params, _, x = resnet()
+  program = program_lib.Program(
+    trimming.trim(nodes.trace(fn, params, x), params), [x]
+  )
+  names = [step.func.__name__ for step in program._steps if step.args]
+  assert names.count('offset_csr') == 6
+  assert names.count('add') == 5  # of the average pooling and the softmax
+  assert names.count('subtract') == 1  # of the softmax
+
+
+def test_equinox():
+  model = eqx.nn.Sequential([
+    eqx.nn.Conv2d(2, 5, 3, stride=2, padding=1, key=jax.random.key(0)),
+    eqx.nn.Lambda(jax.nn.gelu),
+    eqx.nn.Lambda(jnp.ravel),
+    eqx.nn.Linear(5 * 4 * 4, 3, key=jax.random.key(1)),
+  ])  # fmt: skip
+  params, static = eqx.partition(model, eqx.is_array)
+  fn = lambda p, x: jax.vmap(eqx.combine(p, static))(x)
+  rng = np.random.default_rng(0)
+  masks = masks_like(rng, params)
+  check(fn, params, masks, rng.normal(size=(4, 2, 8, 8)).astype(np.float32))
+
+
+def test_nnx():
+  model = nnx.Sequential(
+    nnx.Linear(8, 16, rngs=nnx.Rngs(0)),
+    nnx.LayerNorm(16, rngs=nnx.Rngs(0)),
+    nnx.silu,
+    nnx.Linear(16, 2, rngs=nnx.Rngs(1)),
+  )
+  graphdef, state = nnx.split(model)
+  params = nnx.to_pure_dict(state)
+
+  def fn(params, x):
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graphdef, state)(x)
+
+  rng = np.random.default_rng(0)
+  masks = masks_like(rng, params)
+  check(fn, params, masks, rng.normal(size=(4, 8)).astype(np.float32))
+
+
+def test_haiku_in_one_dimension():
+  def net(x):
+    x = jnp.tanh(hk.Conv1D(6, 3, stride=2, data_format='NCW')(x))
+    return {'logits': hk.Linear(3)(hk.Flatten()(x)), 'mean': x.mean((1, 2))}
+
+  transformed = hk.without_apply_rng(hk.transform(net))
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(4, 2, 9)).astype(np.float32)
+  params = transformed.init(jax.random.key(0), x)
+  check(transformed.apply, params, masks_like(rng, params), x)
+
+
+W = np.random.default_rng(2).normal(size=(6, 6)).astype(np.float32)
+PRIMITIVES = {
+  'activations': lambda x: [
+    f(x)
+    for f in (
+      jax.nn.elu, jax.nn.softplus, jax.nn.sigmoid, jax.nn.hard_swish,
+      jax.nn.leaky_relu, jax.nn.log_softmax, jax.nn.relu6,
+    )
+  ],
+  'gelu': lambda x: (
+    jax.nn.gelu(x, approximate=False),
+    lax.erf(x),
+    jax.nn.gelu(x),
+  ),
+  'powers': lambda x: (
+    x**2, x**3, jnp.abs(x) ** 0.5, lax.rsqrt(jnp.abs(x) + 1), 1 / (3 + x * x),
+  ),
+  'rounding': lambda x: (jnp.round(x), jnp.floor(x), jnp.sign(x), x % 1.0),
+  'comparisons': lambda x: (
+    jnp.where(x > 0, x, -x), x == x, ~(x < 0) & (x <= 1), jnp.clip(x, -1, 1),
+  ),
+  'types': lambda x: (
+    x.astype(jnp.int32), jnp.argmax(x, -1), jnp.argmin(x, 0), x > 0,
+  ),
+  'reductions': lambda x: (
+    x.sum(), x.max(-1), x.min(0), x.prod(-1), (x > 0).any(-1), x.var(),
+    jnp.cumsum(x, -1), lax.cummax(x, 1, reverse=True),
+  ),
+  'movement': lambda x: (
+    x.T, x[::-1, 1:-1:2], jnp.concatenate([x, x], 1), jnp.pad(x, 2),
+    lax.pad(x, 1.0, ((-1, 2, 1), (3, -2, 2))), jnp.tile(x, (2, 1))[None],
+    jnp.stack([x, x], 1).reshape(-1, 4), x.T.reshape(3, -1), W,
+  ),
+  'pooling': lambda x: [
+    lax.reduce_window(x, init, f, (2, 3), strides, 'SAME', None, dilation)
+    for init, f in ((-jnp.inf, lax.max), (jnp.inf, lax.min), (0.0, lax.add))
+    for strides, dilation in (((1, 2), (1, 1)), ((1, 1), (2, 2)))
+  ],
+  'products': lambda x: (
+    x @ x.T, W @ x.T, jnp.einsum('ij,jk->ki', x, W), (x + 1) @ x[0],
+    jnp.einsum('bi,bij->bj', x, jnp.stack([W] * len(x))), x @ W[:, 0],
+    W[0] - x @ W, x @ W / 3 + x, jnp.maximum(x @ W, 0) * W[0], x @ (W * 0),
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', PRIMITIVES)
+def test_primitives(name):
+  """Without params there is nothing that is left out."""
+  x = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
+  fn = lambda params, x: PRIMITIVES[name](x)
+  check(fn, {'unused': jnp.ones(1)}, None, x)
+
+
+def test_several_inputs_and_integers():
+  fn = lambda p, inputs, scale: (inputs['a'] @ p * scale, inputs['b'] + 1)
+  inputs = {'a': np.eye(4, dtype=np.float32), 'b': np.arange(3)}
+  network = inference.compile(fn, jnp.ones((4, 2)), None, inputs, np.float32(2))
+  product, integers = network(inputs, 3.0)
+  np.testing.assert_array_equal(product, np.full((4, 2), 3.0))
+  np.testing.assert_array_equal(integers, [1, 2, 3])
+
+
+def test_outputs_stay_and_threads_take_turns():
+  params, x = jnp.asarray(W), np.eye(6, dtype=np.float32)
+  network = inference.compile(lambda p, x: x @ p, params, None, x)
+  first = network(x)
+  kept = first.copy()
+  network(2 * x)
+  np.testing.assert_array_equal(first, kept)
+  with futures.ThreadPoolExecutor(4) as pool:
+    outputs = list(pool.map(lambda n: network(n * x), range(1, 200)))
+  for n, output in enumerate(outputs, 1):
+    np.testing.assert_allclose(output, n * W, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('size', 'cores', 'part', 'threads'),
+  [(64, 1, 32, 1), (48, 1, None, 1), (192, 2, 32, 2), (6, 2, 3, 2)],
+)
+def test_parts_of_a_batch(monkeypatch, size, cores, part, threads):
+  monkeypatch.setattr(network_lib, '_cores', lambda: cores)
+  fn, x = lambda p, x: jnp.tanh(x @ p), np.ones((1, 6), np.float32)
+  network = check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
+  (plan,) = network.plans.values()
+  assert (plan.part, plan.threads) == (part, threads)
+
+
+@pytest.mark.parametrize(
+  'fn', [lambda p, x: x @ p - x.mean(0), lambda p, x: (x @ p).mean(0)]
+)
+def test_no_parts_where_examples_mix(monkeypatch, fn):
+  monkeypatch.setattr(network_lib, '_cores', lambda: 2)
+  x, size = np.ones((1, 6), np.float32), 2 * network_lib.PART
+  network = check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
+  assert network.plans[((size, 6),)].part is None
+
+
+class _Slow:
+  """The last way needs 90 % of the time of the others."""
+
+  def medians(self, ways):
+    return [1.0] * (len(ways) - 1) + [0.9]
+
+
+def test_sparse_has_to_gain_15_percent(monkeypatch):
+  x = np.ones((2, 6), np.float32)
+  arguments = (lambda p, x: x @ p, jnp.asarray(W), None, x)
+  monkeypatch.setattr(program_lib, 'timing', _Slow())
+  (plan,) = check(*arguments).plans.values()
+  assert [choice.way for choice in plan.choices] == ['dense']
+  monkeypatch.setattr(network_lib, 'timing', _Slow())
+  (plan,) = check(*arguments).plans.values()
+  assert plan.way == 'dense'
+
+
+def test_medians_of_ways():
+  calls = []
+  slow, fast = timing.medians(
+    [lambda: sum(range(100_000)), lambda: calls.append(0)], seconds=0.01
+  )
+  assert slow > fast > 0
+  assert len(calls) >= 5
+
+
+UNSUPPORTED = {
+  'sort': lambda p, x: jnp.sort(x @ p),
+  'gather': lambda p, x: (x @ p)[jnp.argsort(p[0])],
+  'scan': lambda p, x: lax.scan(lambda c, r: (c, r @ p), 0, x)[1],
+  r'conv_general_dilated.*\(lhs_dilation\)': lambda p, x: lax.conv_transpose(
+    x[None, :, :, None], p[:, :, None, None], (2, 2), 'SAME'
+  ),
+  'conv_general_dilated.* depends on inputs': lambda p, x: lax.conv(
+    p[None, None], x[None, None], (1, 1), 'SAME'
+  ),
+  'conv_general_dilated.* of these dtypes': lambda p, x: lax.conv(
+    *(a.astype(jnp.bfloat16)[None, None] for a in (x, p)), (1, 1), 'SAME'
+  ),
+}
+
+
+@pytest.mark.parametrize('name', UNSUPPORTED)
+def test_unsupported_operations_are_named(name):
+  x = np.ones((6, 6), np.float32)
+  with pytest.raises(inference.UnsupportedError, match=name):
+    inference.compile(UNSUPPORTED[name], jnp.asarray(W), None, x)
+
+
+def test_errors():
+  fn, x = lambda p, x: x @ p, np.ones((2, 6), np.float32)
+  network = inference.compile(fn, jnp.asarray(W), None, x)
+  with pytest.raises(ValueError, match=r'\(\(2, 6\),\); got \(\(3, 6\),\)'):
+    network(np.ones((3, 6), np.float32))
+  with pytest.raises(ValueError, match='must have a batch as axis 0'):
+    inference.compile(
+      lambda p, x: x * p, jnp.ones(3), None, 1.0, batch_sizes=[1]
+    )
+  with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
+    inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)
+
+
+def test_numba_is_an_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'numba', None)
+  with pytest.raises(ImportError, match=r"pip install 'scl_jax\[inference\]'"):
+    kernels.compiled(lambda: None)
+
+
+@pytest.mark.parametrize('tile', [1, 2, 5])
+def test_offset_csr_by_hand(tile):
+  """As Python, against sums of windows; features have 0 to 7 weights."""
+  rng = np.random.default_rng(0)
+  rows, run, pitch = 5, 4, 6
+  source = rng.normal(size=60)
+  counts = np.arange(8)
+  starts = np.concatenate([[0], np.cumsum(counts)])
+  offsets, values = rng.integers(0, 24, 28), rng.normal(size=28)
+  shifts, other = rng.normal(size=8), rng.normal(size=(8, rows, run))
+  out = np.zeros((8, rows, run + 1))
+  kernels.offset_csr(
+    source, starts, offsets, values, shifts, (rows, run, pitch, tile),
+    out.reshape(-1), (rows * (run + 1), run + 1), other.reshape(-1),
+    (rows * run, run), 0.0, np.empty((tile - 1) * pitch + run),
+  )  # fmt: skip
+  expected = np.zeros((8, rows, run))
+  for feature, row, n in np.ndindex(expected.shape):
+    own = slice(starts[feature], starts[feature + 1])
+    total = values[own] @ source[offsets[own] + row * pitch + n]
+    total += shifts[feature] + other[feature, row, n]
+    expected[feature, row, n] = max(total, 0)
+  np.testing.assert_allclose(out[..., :run], expected, atol=1e-12)
+  np.testing.assert_array_equal(out[..., run], 0)
