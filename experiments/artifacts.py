@@ -29,9 +29,10 @@
 | `dense/` | metrics and checkpoints of the dense reference |
 
 The config, metrics and checkpoints are written while the run goes on, the rest
-at its end. No times are in `metrics.jsonl`, so that equal runs write equal
-files.
-`inputs.png` is of first layers that see pixels alone.
+at its end; of several processes the first writes, and all of them the
+checkpoints, so that the workdir must be a folder that they share. No times are
+in `metrics.jsonl`, so that equal runs write equal files. `inputs.png` is of
+first layers that see pixels alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,8 +43,18 @@ from typing import Any
 
 import ml_collections
 
+from experiments import hosts
 from experiments import plots
 from scl_jax import atomic
+
+# What may change when a run goes on, as the results do not depend on it.
+_WHERE_IT_RUNS = (
+  'axis_types',
+  'distributed',
+  'mesh',
+  'param_axes',
+  'stream_workers',
+)
 
 
 def start(
@@ -73,6 +84,16 @@ def start(
       f'{workdir} holds a run that is not finished: go on with --resume, or '
       'give another --workdir.'
     )
+  hosts.wait('all have seen the workdir as it was')
+  if hosts.is_first():
+    _make_ready(workdir, config, resume=resume)
+  hosts.wait('the workdir is ready')
+
+
+def _make_ready(
+  workdir: str, config: ml_collections.ConfigDict, *, resume: bool
+) -> None:
+  in_workdir = lambda name: os.path.join(workdir, name)
   os.makedirs(workdir, exist_ok=True)
   if not resume:
     for name in ('checkpoints', 'tensorboard', 'dense'):
@@ -86,6 +107,7 @@ def _check_config(path: str, config: ml_collections.ConfigDict) -> None:
   with open(path, encoding='utf-8') as file:
     old = json.load(file)
   different = differing_fields(old, json.loads(config.to_json()))
+  different = [name for name in different if name not in _WHERE_IT_RUNS]
   if different:
     raise ValueError(
       f'{path} has another config, so its run cannot be resumed; these fields '

@@ -25,13 +25,15 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
+# What the user can mend.
+_MENDABLE = (ValueError, TimeoutError, FileNotFoundError, ImportError)
+
 
 def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
   """Parses flags and runs a command.
 
   Args:
-    main: The command. What the user can mend (`ValueError`,
-      `FileNotFoundError`, a missing extra) is said in a line, without a
+    main: The command. What the user can mend is said in a line, without a
       traceback.
     required: Flags that must be given, besides those that are defined so.
   """
@@ -44,10 +46,9 @@ def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
     keep_compiled_programs()
-    logging.info('JAX %s on %s', jax.__version__, jax.devices())
     try:
       main()
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except _MENDABLE as error:
       raise SystemExit(f'{type(error).__name__}: {error}') from error
 
   jax.config.config_with_absl()

@@ -14,14 +14,16 @@
 # ==============================================================================
 """What a network is worth, and its BatchNorm statistics recomputed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import functools
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments import augmentation
 from experiments import input_pipeline
+from experiments import sharding
 from experiments.models import layers
 
 _BLOCK = 1000  # small images at once
@@ -38,7 +40,7 @@ def accuracy(
 
   Args:
     model: A Linen module.
-    params: Its effective parameters.
+    params: Its effective parameters. On a mesh its devices share the examples.
     split: Examples, at least one.
     model_state: BatchNorm's statistics, for models that have them.
 
@@ -54,10 +56,28 @@ def accuracy(
   correct = 0
   height, width, _ = split.image_shape
   block = max(1, min(_BLOCK, _PIXELS // (height * width)))
-  for images, labels in split.blocks(block):
+  for images, labels in _blocks(split, block, sharding.mesh_of(params)):
     logits = _predict(model, split.scaling, variables, images)
     correct += int((logits.argmax(-1) == labels).sum())
   return correct / split.num_examples
+
+
+def _blocks(
+  split: input_pipeline.Examples, size: int, mesh: jax.sharding.Mesh | None
+) -> Iterator[tuple[Any, Any]]:
+  """All examples; on a mesh in whole blocks, with labels -1 at the end."""
+  if mesh is None:
+    yield from split.blocks(size)
+    return
+  count, parts = split.num_examples, sharding.examples_axis(mesh)
+  size = -(-min(size, count) // parts) * parts
+  blocks = np.arange(-(-count // size) * size).reshape(-1, size)
+  mine = blocks[:, sharding.places(mesh, size)]
+  rows = np.minimum(mine, count - 1).ravel()
+  found = split.take(rows).blocks(mine.shape[1])
+  for block, (images, labels) in zip(mine, found, strict=True):
+    labels = np.where(block < count, labels, -1)
+    yield sharding.join_parts((images, labels), mesh, size)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -25,6 +25,7 @@ import ml_collections
 import numpy as np
 
 from experiments import input_pipeline
+from experiments import sharding
 from experiments import streaming
 
 
@@ -35,7 +36,7 @@ class Feed(NamedTuple):
     arrays: What stays on the device.
     take: `(arrays, batch) -> (images, labels)`, within the compiled step.
     batches: `(first step, number of steps) -> batches`: rows of the arrays, or
-      an iterable of batches that are decoded meanwhile.
+      an iterable of batches that are made meanwhile.
     steps_per_epoch: The number of whole batches in the data.
     is_in_memory: Whether the batches are one array, fit for a scan.
   """
@@ -48,27 +49,26 @@ class Feed(NamedTuple):
 
 
 def make_feed(
-  config: ml_collections.ConfigDict, split: input_pipeline.Examples
+  config: ml_collections.ConfigDict,
+  split: input_pipeline.Examples,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Feed:
   """The feed of a split, in the order that the config's seed decides.
 
-  What does not fill a batch is left out, different examples each epoch.
+  What does not fill a batch is left out, different examples each epoch. Of
+  several processes each reads the part of a batch that its devices take.
 
   Args:
     config: See `experiments/configs/`.
     split: What is trained on.
+    mesh: Of several devices, see `experiments.sharding`.
 
   Returns:
     A `Feed`.
 
   Raises:
-    ValueError: If the batches do not fit the data, or there are several
-      processes, which this training job cannot join.
+    ValueError: If the batches do not fit the data.
   """
-  if jax.process_count() > 1:
-    raise ValueError(
-      f'experiments.train runs in one process; there are {jax.process_count()}.'
-    )
   count, size = split.num_examples, config.batch_size
   if not 0 < size <= count:
     raise ValueError(
@@ -81,14 +81,54 @@ def make_feed(
       f'{size}; got {config.accumulation_steps}.'
     )
   if isinstance(split, streaming.Stream):
-    return _stream_feed(config, split)
+    return _stream_feed(config, split, mesh)
+  if jax.process_count() > 1:
+    return _parts_feed(config, split, mesh)
   return _memory_feed(config, split)
 
 
 def _memory_feed(
   config: ml_collections.ConfigDict, split: input_pipeline.Split
 ) -> Feed:
-  count, size = split.num_examples, config.batch_size
+  return Feed(
+    arrays=(jnp.asarray(split.images), jnp.asarray(split.labels)),
+    take=lambda arrays, rows: (arrays[0][rows], arrays[1][rows]),
+    batches=_rows(config, split.num_examples),
+    steps_per_epoch=split.num_examples // config.batch_size,
+    is_in_memory=True,
+  )
+
+
+def _parts_feed(
+  config: ml_collections.ConfigDict,
+  split: input_pipeline.Split,
+  mesh: jax.sharding.Mesh | None,
+) -> Feed:
+  size = config.batch_size
+  rows_of, places = (
+    _rows(config, split.num_examples),
+    sharding.places(mesh, size),
+  )
+
+  def batches(first: int, number: int) -> Iterable[Any]:
+    for rows in rows_of(first, number):
+      part = split.images[rows[places]], split.labels[rows[places]]
+      yield sharding.join_parts(part, mesh, size)
+
+  return Feed(
+    arrays=(),
+    take=lambda _, batch: batch,
+    batches=batches,
+    steps_per_epoch=split.num_examples // size,
+    is_in_memory=False,
+  )
+
+
+def _rows(
+  config: ml_collections.ConfigDict, count: int
+) -> Callable[[int, int], np.ndarray]:
+  """The rows of a number of batches, from a first step."""
+  size = config.batch_size
   steps = count // size
   _, order_key = jax.random.split(jax.random.key(config.seed))
   permute = jax.jit(lambda key: jax.random.permutation(key, count))
@@ -102,17 +142,13 @@ def _memory_feed(
     epoch, start = divmod(first, steps)
     return rows_of(epoch)[start : start + number]
 
-  return Feed(
-    arrays=(jnp.asarray(split.images), jnp.asarray(split.labels)),
-    take=lambda arrays, rows: (arrays[0][rows], arrays[1][rows]),
-    batches=batches,
-    steps_per_epoch=steps,
-    is_in_memory=True,
-  )
+  return batches
 
 
 def _stream_feed(
-  config: ml_collections.ConfigDict, split: streaming.Stream
+  config: ml_collections.ConfigDict,
+  split: streaming.Stream,
+  mesh: jax.sharding.Mesh | None,
 ) -> Feed:
   steps = split.num_examples // config.batch_size
   batches_from = lambda first: split.train_batches(
@@ -120,6 +156,7 @@ def _stream_feed(
     config.batch_size,
     first_step=first,
     num_steps=steps * config.epochs,
+    places=sharding.places(mesh, config.batch_size),
   )
   place, iterator = -1, iter(())
 
@@ -128,7 +165,10 @@ def _stream_feed(
     if first != place:  # the start, or where a run goes on
       iterator = batches_from(first)
     place = first + number
-    return itertools.islice(iterator, number)
+    return (
+      sharding.join_parts(part, mesh, config.batch_size)
+      for part in itertools.islice(iterator, number)
+    )
 
   return Feed(
     arrays=(),

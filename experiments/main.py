@@ -19,6 +19,9 @@ For example:
     python -m experiments.main \
         --config=experiments/configs/digits_mlp_scl.py \
         --workdir=workdirs/digits --config.seed=1
+
+Of several processes, see docs/scaling.md, each is started by such a command
+with --config.distributed=True.
 """
 
 import os
@@ -28,6 +31,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import command_line
+from experiments import hosts
 from experiments import interruption
 from experiments import train
 
@@ -40,18 +44,44 @@ _WORKDIR = flags.DEFINE_string(
 _RESUME = flags.DEFINE_bool(
   'resume', False, 'Go on from the newest checkpoint in --workdir.'
 )
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  None,
+  'With --config.distributed=True, where JAX does not find it: host:port at '
+  'which the first process is reached.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Along with --coordinator: how many there are.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Along with --coordinator: which one this is, from 0.'
+)
+_TIMEOUT = flags.DEFINE_integer(
+  'timeout', 300, 'Seconds without the other processes, until it is given up.'
+)
 
 
 def main() -> None:
   """Trains, and prints the table and the result."""
+  where = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  if _CONFIG.value.distributed:
+    hosts.join(*where, timeout=_TIMEOUT.value)
+  elif any(flag is not None for flag in where):
+    raise ValueError(
+      '--coordinator, --num_processes and --process_id need '
+      '--config.distributed=True.'
+    )
   try:
     result = train.train_and_evaluate(
       _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
     )
   except interruption.Interrupted as error:
-    print(error)
+    if hosts.is_first():
+      print(error)
     raise SystemExit(128 + signal.SIGTERM) from error
 
+  if not hosts.is_first():
+    return
   with open(os.path.join(_WORKDIR.value, 'table.md'), encoding='utf-8') as file:
     print('\n' + file.read())
   if 'dense_test_accuracy' in result:

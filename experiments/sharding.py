@@ -36,6 +36,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from scl_jax import tree as tree_lib
 
@@ -61,7 +62,8 @@ def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh | None:
     A mesh of the first devices; `None` for one device.
 
   Raises:
-    ValueError: If the sizes fit neither the devices nor the batch.
+    ValueError: If the sizes fit neither the devices nor the batch, or leave
+      out devices of a job of several processes.
   """
   sizes, count = dict(config.mesh), jax.device_count()
   if set(sizes) != set(AXES) or any(
@@ -85,7 +87,12 @@ def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh | None:
       f'config.mesh does not fit the {count} devices there are: {sizes}.'
     )
   shape = tuple(sizes[axis] for axis in AXES)
-  part = config.batch_size // config.accumulation_steps
+  if jax.process_count() > 1 and math.prod(shape) < count:
+    raise ValueError(
+      f'config.mesh must take all {count} devices of the '
+      f'{jax.process_count()} processes, with a -1 for example; got {sizes}.'
+    )
+  part = config.batch_size // max(1, config.accumulation_steps)
   if part % (shape[0] * shape[1]):
     raise ValueError(
       'config.batch_size / config.accumulation_steps must be divisible by the '
@@ -227,6 +234,60 @@ def without_types(tree: PyTree) -> PyTree:
     return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, sharding.spec))
 
   return jax.tree.map(plain, tree)
+
+
+def places(mesh: jax.sharding.Mesh | None, size: int) -> np.ndarray:
+  """Which places of a batch the devices of this process take.
+
+  Args:
+    mesh: The mesh, or `None`.
+    size: The size of the batch.
+
+  Returns:
+    Ascending int64; all places where there is one process.
+  """
+  everything = np.arange(size)
+  if mesh is None:
+    return everything
+  sharding = jax.sharding.NamedSharding(mesh, P(_EXAMPLES))
+  parts = sharding.addressable_devices_indices_map((size,)).values()
+  return np.unique(np.concatenate([everything[part] for part in parts]))
+
+
+def join_parts(
+  part: PyTree, mesh: jax.sharding.Mesh | None, size: int
+) -> PyTree:
+  """Makes the parts of a batch that each process has one batch.
+
+  Args:
+    part: NumPy arrays, the examples at `places` of this process.
+    mesh: The mesh, or `None`.
+    size: The size of the batch.
+
+  Returns:
+    Arrays of the whole batch, cut along the mesh.
+  """
+  if mesh is None:
+    return part
+  sharding = jax.sharding.NamedSharding(mesh, P(_EXAMPLES))
+  join = lambda x: jax.make_array_from_process_local_data(
+    sharding, x, (size, *x.shape[1:])
+  )
+  return jax.tree.map(join, part)
+
+
+def mesh_of(tree: PyTree) -> jax.sharding.Mesh | None:
+  """The mesh on which arrays lie, or `None`."""
+  for leaf in jax.tree.leaves(tree):
+    mesh = getattr(getattr(leaf, 'sharding', None), 'mesh', None)
+    if isinstance(mesh, jax.sharding.Mesh):
+      return mesh
+  return None
+
+
+def examples_axis(mesh: jax.sharding.Mesh) -> int:
+  """In how many parts a batch is cut."""
+  return math.prod(mesh.shape[axis] for axis in _EXAMPLES)
 
 
 def cut_batch(batch: PyTree, mesh: jax.sharding.Mesh | None) -> PyTree:

@@ -87,8 +87,7 @@ class Stream(NamedTuple):
     *,
     first_step: int = 0,
     num_steps: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: np.ndarray | None = None,
   ) -> Iterator[Batch]:
     """Batches in random order, randomly cropped.
 
@@ -97,8 +96,7 @@ class Stream(NamedTuple):
       batch_size: Of all processes together.
       first_step: The first batch, counted from the start of the run.
       num_steps: The batch after the last one.
-      process_index: Which part of each batch.
-      process_count: In how many parts.
+      places: Which places of each batch this process reads; `None`: all.
 
     Returns:
       An iterator of images, uint8 [batch, height, width, channels], and
@@ -107,15 +105,14 @@ class Stream(NamedTuple):
     Raises:
       ValueError: If the batch does not fit.
     """
-    if batch_size % process_count or not 0 < batch_size <= self.num_examples:
+    if not 0 < batch_size <= self.num_examples:
       raise ValueError(
         'batch_size must be between 1 and the number of examples, '
-        f'{self.num_examples}, and divisible by the number of processes, '
-        f'{process_count}; got {batch_size}.'
+        f'{self.num_examples}; got {batch_size}.'
       )
-    batches = _TrainBatches(
-      self, seed, batch_size, num_steps, process_index, process_count
-    )
+    if places is None:
+      places = np.arange(batch_size)
+    batches = _TrainBatches(self, seed, batch_size, num_steps, places)
     return _iterate(batches, first_step, self.workers)
 
 
@@ -147,8 +144,7 @@ class _TrainBatches:
   seed: int
   batch_size: int
   num_steps: int
-  process_index: int
-  process_count: int
+  places: np.ndarray
 
   def __len__(self) -> int:
     return self.num_steps
@@ -156,19 +152,18 @@ class _TrainBatches:
   def __getitem__(self, index: SupportsIndex) -> Batch:
     stream, step = self.stream, int(index)
     epoch, batch = divmod(step, stream.num_examples // self.batch_size)
-    local = self.batch_size // self.process_count
-    first = batch * self.batch_size + self.process_index * local
+    places = batch * self.batch_size + self.places
     order = _order(self.seed, epoch, stream.num_examples)
-    found = stream.source.read(stream.rows[order[first : first + local]])
+    found = stream.source.read(stream.rows[order[places]])
     images = [
       random_crop(
         # A place in the run has its own numbers, whoever reads it.
-        np.random.default_rng([self.seed, epoch, first + offset]),
+        np.random.default_rng([self.seed, epoch, int(place)]),
         image,
         stream.image_size,
         stream.crop_area,
       )
-      for offset, (image, _) in enumerate(found)
+      for place, (image, _) in zip(places, found, strict=True)
     ]
     return np.stack(images), np.array([label for _, label in found], np.int32)
 

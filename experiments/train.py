@@ -30,6 +30,7 @@ from experiments import artifacts
 from experiments import checkpointing
 from experiments import evaluation
 from experiments import feeds
+from experiments import hosts
 from experiments import input_pipeline
 from experiments import interruption
 from experiments import models
@@ -73,7 +74,8 @@ def train_and_evaluate(
 
   Args:
     config: See `experiments/configs/`.
-    workdir: Where the config, metrics, table, plots and arrays go.
+    workdir: Where the config, metrics, table, plots and arrays go; of several
+      processes, a folder that all of them see.
     resume: Whether to go on from the newest checkpoint in `workdir`, if there
       is one; the numbers are those of a run that was not interrupted.
 
@@ -86,6 +88,7 @@ def train_and_evaluate(
     FileNotFoundError: If the data or the warm start is not there.
     experiments.interruption.Interrupted: After SIGTERM, when all is saved.
   """
+  logging.info('JAX %s on %s', jax.__version__, jax.devices())
   artifacts.start(workdir, config, resume=resume)
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
@@ -124,22 +127,26 @@ def train_and_evaluate(
       'model_state': state.model_state,
     },
   )
+  params, model_state, masks = hosts.gather(
+    (state.params, state.model_state, masks)
+  )
   image_shape = dataset.train.image_shape
   costs = scl_jax.costs(
-    lambda params, x: model.apply({'params': params, **state.model_state}, x),
-    state.params,
+    lambda params, x: model.apply({'params': params, **model_state}, x),
+    params,
     jnp.zeros((1, *image_shape)),
   )
-  artifacts.write(
-    workdir,
-    config=config,
-    result=result,
-    history=run.history,
-    table=scl_jax.summary(state.params, masks, costs=costs),
-    masks=masks,
-    image_shape=image_shape,
-  )
-  logging.info('Wrote %s', workdir)
+  if hosts.is_first():
+    artifacts.write(
+      workdir,
+      config=config,
+      result=result,
+      history=run.history,
+      table=scl_jax.summary(params, masks, costs=costs),
+      masks=masks,
+      image_shape=image_shape,
+    )
+    logging.info('Wrote %s', workdir)
   return result
 
 
@@ -175,7 +182,8 @@ def fit(
   start = time.perf_counter()
   if config.epochs < 1:
     raise ValueError(f'config.epochs must be >= 1, got {config.epochs}.')
-  feed = feeds.make_feed(config, dataset.train)
+  mesh = sharding.make_mesh(config)
+  feed = feeds.make_feed(config, dataset.train, mesh)
   num_steps = config.epochs * feed.steps_per_epoch
   if make_rule is None:
     make_rule = lambda num_steps: rule_of(config, num_steps)
@@ -186,7 +194,6 @@ def fit(
   if params is None and config.warm_start is not None:
     # Read before anything is compiled.
     params, model_state = initial_variables(config, model, dataset)
-  mesh = sharding.make_mesh(config)
   state, shardings = sharding.init_state(
     functools.partial(
       first_state,
@@ -218,7 +225,9 @@ def fit(
     seconds = lambda: seconds_before + time.perf_counter() - start
     with (
       interruption.notice(active=workdir is not None) as is_requested,
-      recording.recorder(workdir, config, history, num_steps) as record,
+      recording.recorder(
+        workdir if hosts.is_first() else None, config, history, num_steps
+      ) as record,
     ):
       since_save = 0
       for epoch, number, ends_epoch in points(
@@ -243,7 +252,7 @@ def fit(
         if rule is not None and freeze - number <= point['step'] < freeze:
           findings = diagnose(state, num_steps)
         since_save += 1
-        is_stopped = is_requested()
+        is_stopped = hosts.any_of(is_requested())
         if (
           since_save == config.points_per_checkpoint
           or point['step'] == num_steps

@@ -62,6 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.mesh = ml_collections.ConfigDict({'data': 1, 'fsdp': 1, 'tensor': 1})
   config.axis_types = 'auto'  # or 'explicit'
   config.param_axes = (('.*', ()),)  # where each leaf is cut; (): nowhere
+  config.distributed = False  # joins other processes, see experiments.hosts
 
   config.penalty = 5e-3  # the price of one connection
   config.target_density = config_dict.placeholder(float)  # replaces penalty

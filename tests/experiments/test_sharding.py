@@ -148,3 +148,17 @@ def test_train_on_one_and_eight_devices():
     for got, expected in zip(run.history, one.history, strict=True):
       assert got == pytest.approx(expected, abs=1e-5)
     assert run.findings == one.findings
+
+
+def test_accuracy_is_of_each_example_once():
+  """Where the devices do not divide their number, too."""
+  dataset = input_pipeline.load_dataset('digits')
+  split = dataset.test.take(slice(0, 29))
+  model = models.create_model('lenet300', dataset.num_classes)
+  images = jnp.zeros((1, *split.image_shape))
+  params = model.init(jax.random.key(0), images)['params']
+  mesh = sharding.make_mesh(get_config(data=2, fsdp=2, tensor=2))
+  expected = train.accuracy(model, params, split)
+  assert 0 < expected < 1
+  copies = sharding.replicate(params, mesh)
+  assert train.accuracy(model, copies, split) == expected
