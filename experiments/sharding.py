@@ -249,7 +249,7 @@ def places(mesh: jax.sharding.Mesh | None, size: int) -> np.ndarray:
   everything = np.arange(size)
   if mesh is None:
     return everything
-  sharding = jax.sharding.NamedSharding(mesh, P(_EXAMPLES))
+  sharding = examples_sharding(mesh)
   parts = sharding.addressable_devices_indices_map((size,)).values()
   return np.unique(np.concatenate([everything[part] for part in parts]))
 
@@ -269,7 +269,7 @@ def join_parts(
   """
   if mesh is None:
     return part
-  sharding = jax.sharding.NamedSharding(mesh, P(_EXAMPLES))
+  sharding = examples_sharding(mesh)
   join = lambda x: jax.make_array_from_process_local_data(
     sharding, x, (size, *x.shape[1:])
   )
@@ -283,6 +283,11 @@ def mesh_of(tree: PyTree) -> jax.sharding.Mesh | None:
     if isinstance(mesh, jax.sharding.Mesh):
       return mesh
   return None
+
+
+def examples_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  """Where the examples of a batch lie."""
+  return jax.sharding.NamedSharding(mesh, P(_EXAMPLES))
 
 
 def examples_axis(mesh: jax.sharding.Mesh) -> int:

@@ -53,7 +53,7 @@ def test_links_and_commands(path):
       assert (path.parent / link).exists(), link
   for config in re.findall(r'--config=(\S+)', text):
     assert (ROOT / config).exists(), config
-  for module in re.findall(r'-m (experiments\.\w+)', text):
+  for module in re.findall(r'-m (experiments(?:\.\w+)+)', text):
     assert (ROOT / f'{module.replace(".", "/")}.py').exists(), module
 
 
