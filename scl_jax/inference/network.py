@@ -245,9 +245,7 @@ def _engine(model: Model, inputs: Sequence[PyTree], split: _Split) -> _Engine:
   graph = nodes.trace(fn, params, *first)
   trimmed = trimming.trim(graph, params)
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(first)]
-  programs = [
-    program_lib.Program(trimmed, leaves) for _ in range(split.threads)
-  ]
+  programs = [program_lib.build(trimmed, leaves) for _ in range(split.threads)]
   run: _Run = programs[0]
   if split.part is not None:
     pool = futures.ThreadPoolExecutor(split.threads)
