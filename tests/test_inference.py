@@ -296,13 +296,16 @@ def test_primitives(name):
   check(fn, {'unused': jnp.ones(1)}, None, x)
 
 
-def test_several_inputs_and_integers():
+def test_several_inputs_of_several_dtypes(monkeypatch):
   fn = lambda p, inputs, scale: (inputs['a'] @ p * scale, inputs['b'] + 1)
   inputs = {'a': np.eye(4, dtype=np.float32), 'b': np.arange(3)}
-  network = inference.compile(fn, jnp.ones((4, 2)), None, inputs, np.float32(2))
-  product, integers = network(inputs, 3.0)
-  np.testing.assert_array_equal(product, np.full((4, 2), 3.0))
-  np.testing.assert_array_equal(integers, [1, 2, 3])
+  for clock in (_Clock(last=True), _Slow()):  # the engine, XLA
+    monkeypatch.setattr(network_lib, 'timing', clock)
+    network = inference.compile(fn, jnp.ones((4, 2)), None, inputs, 2.0)
+    product, integers = network({**inputs, 'a': np.eye(4)}, 3)
+    np.testing.assert_array_equal(product, np.full((4, 2), 3.0))
+    assert product.dtype == np.float32
+    np.testing.assert_array_equal(integers, [1, 2, 3])
 
 
 def test_outputs_stay_and_threads_take_turns():
