@@ -35,9 +35,11 @@ Needs numba: `pip install 'scl_jax[inference]'`.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import compaction
@@ -110,29 +112,32 @@ def compile(
 
 def _of_sizes(
   example_inputs: Sequence[PyTree], batch_sizes: Sequence[int] | None
-) -> list[PyTree]:
+) -> list[tuple[PyTree, ...]]:
   """Random inputs like the examples, for each size."""
-  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(example_inputs)]
-  if batch_sizes is None:
-    sizes = [None]
-  elif any(leaf.ndim == 0 or not len(leaf) for leaf in leaves):
+  # Of the dtypes that JAX gives them.
+  examples = jax.tree.map(
+    lambda leaf: np.asarray(jnp.asarray(leaf)), tuple(example_inputs)
+  )
+  shapes = [leaf.shape for leaf in jax.tree.leaves(examples)]
+  if batch_sizes is not None and any(
+    0 in (*shape, len(shape)) for shape in shapes
+  ):
     raise ValueError(
       'example_inputs must have a batch as axis 0 if there are batch_sizes; '
-      f'got shapes {[leaf.shape for leaf in leaves]}.'
+      f'got shapes {shapes}.'
     )
-  else:
-    sizes = list(dict.fromkeys(batch_sizes))
   rng = np.random.default_rng(0)
 
-  def resize(leaf, size):
-    shape = leaf.shape if size is None else (size, *leaf.shape[1:])
-    leaf = np.resize(np.asarray(leaf), shape)
+  def resized(leaf: np.ndarray, size: int | None) -> np.ndarray:
+    if size is not None:
+      leaf = np.resize(leaf, (size, *leaf.shape[1:]))
     if not np.issubdtype(leaf.dtype, np.floating):
       return leaf
-    noise = rng.normal(size=shape) * (leaf.std() or 1.0)
+    noise = rng.normal(size=leaf.shape) * (leaf.std() or 1.0)
     return (leaf + noise).astype(leaf.dtype)
 
+  sizes = [None] if batch_sizes is None else dict.fromkeys(batch_sizes)
   return [
-    jax.tree.map(lambda leaf: resize(leaf, size), tuple(example_inputs))  # noqa: B023
+    jax.tree.map(functools.partial(resized, size=size), examples)
     for size in sizes
   ]

@@ -149,16 +149,19 @@ def csr(source, starts, offsets, values, shifts, floor, out):
   Args:
     source: [entries].
     starts: [features + 1], where a feature's connections start.
-    offsets: [connections], which entries they come from.
+    offsets: [connections], which entries they come from; unsigned ones are
+      faster, as they are not tested for being negative.
     values: [connections].
     shifts: [features].
     floor: 0 for a ReLU, else -inf.
     out: [features].
   """
   for feature in range(shifts.size):
+    own = slice(starts[feature], starts[feature + 1])
+    weights, indices = values[own], offsets[own]
     total = shifts[feature]
-    for k in range(starts[feature], starts[feature + 1]):
-      total += values[k] * source[offsets[k]]
+    for k in range(weights.size):
+      total += weights[k] * source[indices[k]]
     out[feature] = floor if total < floor else total
 
 

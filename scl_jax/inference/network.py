@@ -61,11 +61,13 @@ class Planned(NamedTuple):
 
   Attributes:
     plan: The plan.
+    dtypes: Of the leaves of the inputs.
     run: From the leaves of the inputs to those of the outputs.
     out_tree: The structure of the outputs.
   """
 
   plan: Plan
+  dtypes: Sequence[np.dtype]
   run: _Run
   out_tree: Any
 
@@ -97,8 +99,8 @@ class Network:
     Raises:
       ValueError: If it was not compiled for such shapes.
     """
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
-    shapes = tuple(leaf.shape for leaf in leaves)
+    leaves = jax.tree.leaves(inputs)
+    shapes = tuple(np.shape(leaf) for leaf in leaves)
     planned = self._planned.get(shapes)
     if planned is None:
       raise ValueError(
@@ -106,8 +108,12 @@ class Network:
         f'{" or ".join(map(str, self._planned))}; got {shapes}. Name all sizes '
         'of batches in batch_sizes.'
       )
+    arrays = [
+      np.asarray(leaf, dtype)
+      for leaf, dtype in zip(leaves, planned.dtypes, strict=True)
+    ]
     with self._lock:
-      outputs = planned.run(leaves)
+      outputs = planned.run(arrays)
     return jax.tree.unflatten(planned.out_tree, outputs)
 
   @property
@@ -200,6 +206,7 @@ def plan(
       },
       choices=engines[split].choices,
     ),
+    [leaf.dtype for leaf in leaves],
     engines[split].run if is_faster else by_xla[xla],
     engines[split].out_tree,
   )
@@ -245,9 +252,7 @@ def _engine(model: Model, inputs: Sequence[PyTree], split: _Split) -> _Engine:
   graph = nodes.trace(fn, params, *first)
   trimmed = trimming.trim(graph, params)
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(first)]
-  programs = [
-    program_lib.Program(trimmed, leaves) for _ in range(split.threads)
-  ]
+  programs = [program_lib.build(trimmed, leaves) for _ in range(split.threads)]
   run: _Run = programs[0]
   if split.part is not None:
     pool = futures.ThreadPoolExecutor(split.threads)

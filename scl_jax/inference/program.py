@@ -21,6 +21,7 @@ copy the outputs.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -60,45 +61,21 @@ class Choice(NamedTuple):
   seconds: dict[str, float]
 
 
+@dataclasses.dataclass(frozen=True)
 class Program:
   """A network for inputs of fixed shapes.
 
   Attributes:
+    inputs: Arrays that the inputs are copied to.
+    steps: What is called then, in order.
+    outputs: Arrays that hold the outputs after that.
     choices: How each of its products is run.
   """
 
-  def __init__(self, graph: trimming.Trimmed, inputs: Sequence[np.ndarray]):
-    """Builds it, and runs it on example inputs meanwhile.
-
-    Args:
-      graph: The network.
-      inputs: Example inputs.
-
-    Raises:
-      UnsupportedError: If there is an operation that is not supported.
-    """
-    self.choices: list[Choice] = []
-    self._graph = graph
-    self._steps: list[products.Step] = []
-    self._values = {
-      variable: layout.bare(value)
-      for variable, value in graph.constants.items()
-    }
-    with np.errstate(all='ignore'):
-      for variable, value in zip(graph.inputs, inputs, strict=True):
-        axes = range(value.ndim)
-        order = (*axes[1:], *axes[:1])  # the batch last
-        self._values[variable] = layout.allocate(
-          value.shape, value.dtype, order
-        )
-        self._values[variable].array[...] = value
-      absorbed: set[int] = set()
-      for index, node in enumerate(graph.nodes):
-        if index not in absorbed:
-          absorbed |= self._add(index, node)
-    self._inputs = [self._values[v].array for v in graph.inputs]
-    self._outputs = [self._values[v].array for v in graph.outputs]
-    del self._values
+  inputs: Sequence[np.ndarray]
+  steps: Sequence[products.Step]
+  outputs: Sequence[np.ndarray]
+  choices: Sequence[Choice]
 
   def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The outputs for some inputs.
@@ -109,12 +86,59 @@ class Program:
     Returns:
       New arrays.
     """
-    for target, value in zip(self._inputs, inputs, strict=True):
+    for target, value in zip(self.inputs, inputs, strict=True):
       np.copyto(target, value)
     with np.errstate(all='ignore'):
-      for step in self._steps:
+      for step in self.steps:
         step()
-    return [np.array(value, order='C') for value in self._outputs]
+    return [np.array(value, order='C') for value in self.outputs]
+
+
+def build(graph: trimming.Trimmed, inputs: Sequence[np.ndarray]) -> Program:
+  """Builds a program, and runs it on example inputs meanwhile.
+
+  Args:
+    graph: The network.
+    inputs: Example inputs.
+
+  Returns:
+    The program.
+
+  Raises:
+    UnsupportedError: If there is an operation that is not supported.
+  """
+  with np.errstate(all='ignore'):
+    return _Builder(graph, inputs).program()
+
+
+class _Builder:
+  """Follows a graph, and knows where the value of each variable lies."""
+
+  def __init__(self, graph: trimming.Trimmed, inputs: Sequence[np.ndarray]):
+    self._graph = graph
+    self._steps: list[products.Step] = []
+    self._choices: list[Choice] = []
+    self._values = {
+      variable: layout.bare(value)
+      for variable, value in graph.constants.items()
+    }
+    for variable, value in zip(graph.inputs, inputs, strict=True):
+      order = _batch_last(value.ndim)
+      target = layout.allocate(value.shape, value.dtype, order)
+      target.array[...] = value
+      self._values[variable] = target
+
+  def program(self) -> Program:
+    """Adds all nodes."""
+    absorbed: set[int] = set()
+    for index, node in enumerate(self._graph.nodes):
+      if index not in absorbed:
+        absorbed |= self._add(index, node)
+    inputs, outputs = (
+      [self._values[variable].array for variable in variables]
+      for variables in (self._graph.inputs, self._graph.outputs)
+    )
+    return Program(inputs, self._steps, outputs, self._choices)
 
   def _add(self, index: int, node: nodes.Node) -> frozenset[int]:
     """Adds a node; returns which later nodes are done with it."""
@@ -128,82 +152,83 @@ class Program:
       raise errors.unsupported(node, why)
     operands = [self._values[v].array for v in node.inputs]
     (variable,) = node.outputs
-    seen = movement.view(node, operands[0]) if operands else None
+    seen = movement.view(node, operands[0])
     if seen is not None:
       self._values[variable] = layout.bare(seen)
-      return frozenset()
-    out = self._allocate(
-      variable, _order(node, operands, self._graph.shape(variable))
-    )
-    self._values[variable] = out
-    self._run(primitives.steps(node, operands, out.array))
+    else:
+      order = _order(node, operands, self._graph.shape(variable))
+      out = self._values[variable] = self._allocate(variable, order)
+      self._run(primitives.steps(node, operands, out.array))
     return frozenset()
 
   def _add_product(
     self, index: int, node: nodes.Node, side: int
   ) -> frozenset[int]:
-    graph = self._graph
-    weights = graph.constants[node.inputs[side]]
+    """Adds a product and what can be done with it, as is fastest."""
+    weights = self._graph.constants[node.inputs[side]]
     operand = self._values[node.inputs[1 - side]]
-    shape = graph.shape(node.outputs[0])
+    shape = self._graph.shape(node.outputs[0])
     if node.name == 'dot_general':
       product = products.of_dot(node, side, weights, operand.array)
     else:
       product = products.of_conv(node, weights, operand, shape)
     self._run(product.copies)
+
     own = products.feature_axes(node, side, len(shape), weights.ndim)
-    epilogue = fusing.epilogue(graph, index, own, self._values)
+    epilogue = fusing.epilogue(self._graph, index, own, self._values)
     result = self._allocate(epilogue.result, product.axes)
-    out = product.rows_of(result.array)
-    assert out is not None
     other = None
     if epilogue.other is not None:
-      value = self._values[epilogue.other].array
-      other = product.rows_of(value)
-      if other is None:
-        copied = layout.allocate(shape, value.dtype, product.axes).array
-        self._run([functools.partial(np.copyto, copied, value)])
-        other = product.rows_of(copied)
-
+      other = self._rows_of(product, self._values[epilogue.other].array)
+    out = self._rows_of(product, result.array)
     task = ways.task(product, epilogue, out, other)
-    tried = ways.ways(task)
-    seconds = dict(
-      zip(
-        tried,
-        timing.medians(
-          [functools.partial(ways.run, w) for w in tried.values()]
-        ),
-        strict=True,
-      )
-    )
-    fastest = min(seconds, key=lambda way: seconds[way])
-    way = fastest if seconds[fastest] <= GAIN * seconds['dense'] else 'dense'
-    self.choices.append(
-      Choice(node.name, task.weights.shape, ways.density(task), way, seconds)
-    )
-    self._run(tried[way])
+    self._run(self._fastest(node.name, task))
     self._values[epilogue.result] = result
     return epilogue.absorbed
 
+  def _rows_of(
+    self, product: products.Product, array: np.ndarray
+  ) -> np.ndarray:
+    """An array like a product's result in its form; a copy if need be."""
+    rows = product.rows_of(array)
+    if rows is None:
+      copied = layout.allocate(array.shape, array.dtype, product.axes).array
+      self._run([functools.partial(np.copyto, copied, array)])
+      rows = product.rows_of(copied)
+      assert rows is not None
+    return rows
+
+  def _fastest(self, op: str, task: ways.Task) -> list[products.Step]:
+    tried = ways.ways(task)
+    runs = [functools.partial(ways.run, steps) for steps in tried.values()]
+    seconds = dict(zip(tried, timing.medians(runs), strict=True))
+    way = min(seconds, key=lambda way: seconds[way])
+    if seconds[way] > GAIN * seconds['dense']:
+      way = 'dense'
+    density = np.count_nonzero(task.weights) / max(1, task.weights.size)
+    choice = Choice(op, task.weights.shape, density, way, seconds)
+    self._choices.append(choice)
+    return tried[way]
+
   def _allocate(self, variable: int, order: Sequence[int]) -> layout.Value:
     """An array for a variable, as the first convolution that reads it wants."""
-    aval = self._graph.avals[variable]
-    for user in self._graph.uses[variable]:
-      node = None if user is None else self._graph.nodes[user]
-      if (
-        node is not None
-        and node.name == 'conv_general_dilated'
-        and node.inputs[0] == variable
-      ):
-        order = products.conv_order(node.params['dimension_numbers'].lhs_spec)
-        margins = products.conv_margins(node)
-        is_plain = set(node.params['window_strides']) == {1} and all(
-          n >= 0 for margin in margins for n in margin
-        )
-        return layout.allocate(
-          aval.shape, aval.dtype, order, margins if is_plain else None
-        )
-    return layout.allocate(aval.shape, aval.dtype, order)
+    aval, margins = self._graph.avals[variable], None
+    for node in self._convolutions_of(variable):
+      order = products.conv_order(node.params['dimension_numbers'].lhs_spec)
+      wanted = products.conv_margins(node)
+      if set(node.params['window_strides']) == {1} and np.min(wanted) >= 0:
+        margins = wanted
+      break
+    return layout.allocate(aval.shape, aval.dtype, order, margins)
+
+  def _convolutions_of(self, variable: int) -> list[nodes.Node]:
+    users = [user for user in self._graph.uses[variable] if user is not None]
+    read = [self._graph.nodes[user] for user in users]
+    return [
+      node
+      for node in read
+      if node.name == 'conv_general_dilated' and node.inputs[0] == variable
+    ]
 
   def _run(self, steps: Sequence[products.Step]) -> None:
     ways.run(steps)
@@ -242,18 +267,22 @@ def _order(
 ) -> Sequence[int]:
   """How the result of a primitive shall lie: like its operands do."""
   rank = len(shape)
-  batch_last = (*range(1, rank), *range(min(1, rank)))
   if node.name == 'reshape':
     # So that one copy does; that of a contiguous array always does.
-    like = layout.allocate(shape, np.uint8, batch_last).array
+    like = layout.allocate(shape, np.uint8, _batch_last(rank)).array
     is_fine = layout.as_view(like, operands[0].shape) is not None
-    return batch_last if is_fine else range(rank)
+    return _batch_last(rank) if is_fine else range(rank)
   largest = max(operands, key=lambda x: (x.ndim, _memory(x)))
   gone = () if largest.ndim == rank else node.params.get('axes', ())
   left = [axis for axis in range(largest.ndim) if axis not in gone]
   if node.name == 'dot_general' or len(left) != rank:
     return range(rank)
   return [left.index(a) for a in layout.order_of(largest) if a in left]
+
+
+def _batch_last(rank: int) -> tuple[int, ...]:
+  axes = tuple(range(rank))
+  return (*axes[1:], *axes[:1])
 
 
 def _memory(array: np.ndarray) -> int:

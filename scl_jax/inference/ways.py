@@ -103,33 +103,34 @@ def dense(work: Task) -> list[Step]:
   features, rows, run = product.grid
   groups, depth = product.offsets.shape
   weights = work.weights.reshape(groups, features // groups, depth)
-  tile = max(1, min(rows, _COLUMNS // max(1, depth * run)))
-  whole = _as_matrix(product)
-  if whole is not None:
-    tile = rows
+  shift = work.shifts[:, None, None]
+  matrix = _as_matrix(product)
+  tile = max(1, rows)
+  if matrix is None:
+    tile = max(1, min(rows, _COLUMNS // max(1, depth * run)))
+  # Tiles share this memory.
+  windows, sums = (
+    np.empty(count * tile * run, np.float32)
+    for count in (0 if matrix is not None else groups * depth, features)
+  )
+
   steps: list[Step] = []
   for first in range(0, rows, tile):
     count = min(tile, rows - first)
-    columns = whole
+    size = count * run
+    columns = matrix
     if columns is None:
-      columns = np.empty((groups, depth, count * run), np.float32)
-      for group in range(groups):
-        steps.append(
-          functools.partial(
-            kernels.compiled(kernels.gather),
-            product.source[first * product.pitch :],
-            product.offsets[group],
-            (count, run, product.pitch),
-            columns[group],
-          )
-        )
+      columns = windows[: groups * depth * size].reshape(groups, depth, size)
+      source = product.source[first * product.pitch :]
+      grid = (count, run, product.pitch)
+      for offsets, target in zip(product.offsets, columns, strict=True):
+        gather = kernels.compiled(kernels.gather)
+        steps.append(functools.partial(gather, source, offsets, grid, target))
     out = work.out[:, first : first + count]
-    shape = (groups, features // groups, count * run)
-    is_whole = out.flags.c_contiguous
-    target = out.reshape(shape) if is_whole else np.empty(shape, np.float32)
+    result = out if out.flags.c_contiguous else sums[: features * size]
+    target = result.reshape(groups, features // groups, size)
+    result = result.reshape(features, count, run)
     steps.append(functools.partial(np.matmul, weights, columns, out=target))
-    shift = work.shifts[:, None, None]
-    result = target.reshape(features, count, run)
     steps.append(functools.partial(np.add, result, shift, out=out))
     if work.other is not None:
       other = work.other[:, first : first + count]
@@ -206,17 +207,12 @@ def _connections(
   offsets = every[features, entries]
   order = np.lexsort((offsets, features))
   starts = np.searchsorted(features, np.arange(len(work.weights) + 1))
-  is_small = work.product.source.size < np.iinfo(np.int32).max
+  is_small = work.product.source.size <= np.iinfo(np.uint32).max
   return (
     starts,
-    offsets[order].astype(np.int32 if is_small else np.int64),
+    offsets[order].astype(np.uint32 if is_small else np.int64),
     work.weights[features, entries][order],
   )
-
-
-def density(work: Task) -> float:
-  """The share of the weights that are not 0."""
-  return np.count_nonzero(work.weights) / max(1, work.weights.size)
 
 
 def run(steps: Sequence[Step]) -> None:
