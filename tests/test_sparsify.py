@@ -28,36 +28,45 @@ import pytest
 import scl_jax
 
 
-@pytest.fixture(params=network.OPTIMIZERS)
+@pytest.fixture(scope='module', params=network.OPTIMIZERS)
 def optimizer(request):
   return network.OPTIMIZERS[request.param]()
 
 
+@pytest.fixture(scope='module')
+def trained(optimizer):
+  """The wrapped optimizer, and (params, state) after each of 24 steps.
+
+  Trained once for all tests, because compiling is what takes the time.
+  """
+  tx = scl_jax.sparsify(optimizer, network.strong_rule())
+  _, _, history = network.train(tx, network.make_params(), 24)
+  return tx, history
+
+
 class TestEveryOptimizer:
-  def test_pruned_entries_are_exactly_zero_after_every_step(self, optimizer):
-    tx = scl_jax.sparsify(optimizer, network.strong_rule())
-    _, state, history = network.train(tx, network.make_params(), 24)
-    for params, step_state in history:
-      network.assert_pruned_are_zero(params, step_state)
-    assert 0 < scl_jax.density(scl_jax.get_masks(state)) < 0.9
+  def test_pruned_entries_are_exactly_zero_after_every_step(self, trained):
+    _, history = trained
+    for params, state in history:
+      network.assert_pruned_are_zero(params, state)
+    assert 0 < scl_jax.density(scl_jax.get_masks(history[-1][1])) < 0.9
 
-  def test_state_keeps_structure_shapes_and_dtypes(self, optimizer):
-    tx = scl_jax.sparsify(optimizer, network.strong_rule())
-    params = network.make_params()
-    _, state, _ = network.train(tx, params, 3)
-    chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(params))
+  def test_state_keeps_structure_shapes_and_dtypes(self, trained):
+    tx, history = trained
+    first = tx.init(network.make_params())
+    for _, state in history:
+      chex.assert_trees_all_equal_shapes_and_dtypes(state, first)
 
-  def test_params_are_weights_times_masks(self, optimizer):
-    tx = scl_jax.sparsify(optimizer, network.strong_rule())
-    params, state, _ = network.train(tx, network.make_params(), 12)
-    expected = scl_jax.apply_masks(
-      scl_jax.get_sparsify_state(state).weights, scl_jax.get_masks(state)
-    )
-    chex.assert_trees_all_close(params, expected, rtol=1e-6, atol=1e-7)
+  def test_params_are_weights_times_masks(self, trained):
+    _, history = trained
+    for params, state in history:
+      expected = scl_jax.apply_masks(
+        scl_jax.get_sparsify_state(state).weights, scl_jax.get_masks(state)
+      )
+      chex.assert_trees_all_close(params, expected, rtol=1e-6, atol=1e-7)
 
-  def test_weights_behind_closed_masks_rest(self, optimizer):
-    tx = scl_jax.sparsify(optimizer, network.strong_rule())
-    _, _, history = network.train(tx, network.make_params(), 24)
+  def test_weights_behind_closed_masks_rest(self, trained):
+    _, history = trained
     rested = 0
     for (_, before), (_, after) in itertools.pairwise(history):
       for mask, old, new in zip(
@@ -85,15 +94,13 @@ class TestEveryOptimizer:
     }
     assert scl_jax.density(scl_jax.get_masks(state)) < 0.9
 
-  def test_resume_is_bitwise(self, optimizer):
-    tx = scl_jax.sparsify(optimizer, network.strong_rule())
-    params = network.make_params()
-    _, _, history = network.train(tx, params, 8)
+  def test_resume_is_bitwise(self, trained):
+    tx, history = trained
     saved = jax.tree.map(np.asarray, history[3])  # through host memory
     leaves, treedef = jax.tree.flatten(saved)
     step = jax.jit(functools.partial(network.one_step, tx))
     again = jax.tree.unflatten(treedef, [jnp.asarray(leaf) for leaf in leaves])
-    for expected in history[4:]:
+    for expected in history[4:8]:
       again = step(*again)
       chex.assert_trees_all_equal(again, expected)
 
@@ -141,10 +148,12 @@ class TestWrappedInTurn:
       tx = scl_jax.sparsify(
         optax.adam(1e-2), network.strong_rule(penalty=penalty)
       )
-      state = tx.init(params)
-      p = params
-      for _ in range(20):
-        p, state = network.one_step(tx, p, state)
+      _, state = jax.lax.fori_loop(
+        0,
+        20,
+        lambda _, carry: network.one_step(tx, *carry),
+        (params, tx.init(params)),
+      )
       return scl_jax.density(scl_jax.get_masks(state))
 
     together = jax.jit(jax.vmap(density))(penalties)
