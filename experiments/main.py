@@ -29,6 +29,7 @@ from ml_collections import config_flags
 
 from experiments import command_line
 from experiments import interruption
+from experiments import report
 from experiments import train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -43,7 +44,7 @@ _RESUME = flags.DEFINE_bool(
 
 
 def main() -> None:
-  """Trains, and prints the table and the result."""
+  """Trains, writes the report, and prints the table and the result."""
   try:
     result = train.train_and_evaluate(
       _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
@@ -65,7 +66,7 @@ def main() -> None:
   )
   for finding in result['findings']:
     print(f'Look into this: {finding}')
-  print(f'Everything is in {_WORKDIR.value}')
+  print(f'Everything is in {report.write(_WORKDIR.value)}')
 
 
 if __name__ == '__main__':

@@ -32,6 +32,7 @@ from experiments import evaluation
 from experiments import feeds
 from experiments import input_pipeline
 from experiments import interruption
+from experiments import mask_history
 from experiments import models
 from experiments import optimizers
 from experiments import recording
@@ -208,6 +209,11 @@ def fit(
     shardings=shardings,
   )
 
+  def keep_masks():
+    if workdir is not None and config.mask_history and rule is not None:
+      masks = get_masks(config, sharding.without_types(state))
+      mask_history.write(workdir, int(state.step), masks)
+
   freeze = freeze_step(config, num_steps)
   findings: list[str] = []  # of the last point before the freeze
   history: list[dict[str, float]] = []
@@ -221,6 +227,8 @@ def fit(
       recording.recorder(workdir, config, history, num_steps) as record,
     ):
       since_save = 0
+      if not history:
+        keep_masks()
       for epoch, number, ends_epoch in points(
         config, feed.steps_per_epoch, first_step=int(state.step)
       ):
@@ -238,6 +246,7 @@ def fit(
           point['validation_accuracy'] = accuracy(
             model, now.params, dataset.validation, now.model_state
           )
+        keep_masks()
         history.append(point)
         record(point)
         if rule is not None and freeze - number <= point['step'] < freeze:
