@@ -7,7 +7,7 @@ JOBS ?= 4
 # Further arguments of pytest or of the demo: make test ARGS='-k ste'.
 ARGS ?=
 
-EXTRAS := experiments,export,inference,onnx,test,dev,notebooks
+EXTRAS := experiments,export,inference,onnx,test,dev,docs,notebooks
 LIBRARY_TESTS := tests --ignore=tests/experiments \
   --ignore=tests/notebooks
 PYTEST := -m pytest -n logical --maxprocesses=$(JOBS)

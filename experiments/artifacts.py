@@ -19,10 +19,13 @@
 | `config.json` | the config |
 | `metrics.jsonl` | one JSON object for each point of the run |
 | `result.json` | test accuracy, density, seconds |
+| `run.json` | command, versions, devices, the shape of an image |
 | `table.md` | the table of layers |
 | `training.png` | loss, accuracy and density over steps |
 | `layers.png` | density of each layer |
 | `inputs.png` | connections that each input pixel keeps |
+| `report.html` | all of this on one page; of `experiments.main` |
+| `mask_history/` | the masks at each point, if the config asks for them |
 | `checkpoint/` | effective parameters, masks, BatchNorm's statistics |
 | `checkpoints/` | the newest states of training, to go on from |
 | `tensorboard/` | event files, if the config asks for them |
@@ -36,11 +39,16 @@ first layers that see pixels alone.
 """
 
 from collections.abc import Mapping, Sequence
+import importlib.metadata
 import json
 import os
+import platform
+import shlex
 import shutil
+import sys
 from typing import Any
 
+import jax
 import ml_collections
 
 from experiments import hosts
@@ -96,7 +104,7 @@ def _make_ready(
   in_workdir = lambda name: os.path.join(workdir, name)
   os.makedirs(workdir, exist_ok=True)
   if not resume:
-    for name in ('checkpoints', 'tensorboard', 'dense'):
+    for name in ('checkpoints', 'tensorboard', 'dense', 'mask_history'):
       shutil.rmtree(in_workdir(name), ignore_errors=True)
     if os.path.exists(in_workdir('result.json')):
       os.remove(in_workdir('result.json'))
@@ -148,6 +156,7 @@ def write(
     'config.json': config.to_json(indent=2),
     'metrics.jsonl': lines,
     'table.md': table + '\n',
+    'run.json': json.dumps(_origin(image_shape), indent=2),
   }.items():
     write_text(os.path.join(workdir, name), text)
   plots.training(os.path.join(workdir, 'training.png'), history)
@@ -155,6 +164,24 @@ def write(
   plots.inputs(os.path.join(workdir, 'inputs.png'), masks, image_shape)
   # The last, as it says that the run is finished.
   write_text(os.path.join(workdir, 'result.json'), json.dumps(result, indent=2))
+
+
+def _origin(image_shape: tuple[int, ...]) -> dict[str, Any]:
+  """What somebody needs to know who wants to repeat the run."""
+  arguments = [a for a in sys.orig_argv[1:] if not a.startswith('--resume')]
+  return {
+    'command': shlex.join(['python', *arguments]),
+    'versions': {
+      'python': platform.python_version(),
+      **{
+        name: importlib.metadata.version(name)
+        for name in ('scl_jax', 'jax', 'jaxlib', 'numpy', 'optax', 'flax')
+      },
+    },
+    'devices': [device.device_kind for device in jax.devices()],
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'image_shape': list(image_shape),
+  }
 
 
 def write_text(path: str, text: str) -> None:

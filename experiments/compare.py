@@ -47,6 +47,7 @@ from experiments import comparison_report
 from experiments import contenders
 from experiments import input_pipeline
 from experiments import models
+from experiments import report as report_page
 from experiments import result_store
 from experiments import train
 import scl_jax
@@ -317,7 +318,12 @@ def _load(
   return input_pipeline.from_config(config)
 
 
+def main(config: ml_collections.ConfigDict, workdir: str) -> str:
+  """Trains, writes the report, and returns the tables."""
+  found = compare(config, workdir)
+  report_page.write(workdir)
+  return comparison_report.tables(found)
+
+
 if __name__ == '__main__':
-  command_line.run_experiment(
-    lambda config, workdir: comparison_report.tables(compare(config, workdir))
-  )
+  command_line.run_experiment(main)

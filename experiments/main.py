@@ -33,6 +33,7 @@ from ml_collections import config_flags
 from experiments import command_line
 from experiments import hosts
 from experiments import interruption
+from experiments import report
 from experiments import train
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -62,7 +63,7 @@ _TIMEOUT = flags.DEFINE_integer(
 
 
 def main() -> None:
-  """Trains, and prints the table and the result."""
+  """Trains, writes the report, and prints the table and the result."""
   where = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   if _CONFIG.value.distributed:
     hosts.join(*where, timeout=_TIMEOUT.value)
@@ -95,7 +96,7 @@ def main() -> None:
   )
   for finding in result['findings']:
     print(f'Look into this: {finding}')
-  print(f'Everything is in {_WORKDIR.value}')
+  print(f'Everything is in {report.write(_WORKDIR.value)}')
 
 
 if __name__ == '__main__':

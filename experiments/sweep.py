@@ -57,7 +57,8 @@ import scl_jax
 _NOT_SETTINGS = (
   'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
   'dense_reference', 'points_per_epoch', 'points_per_checkpoint',
-  'keep_checkpoints', 'stream_workers', 'tensorboard', 'together',
+  'keep_checkpoints', 'stream_workers', 'tensorboard', 'mask_history',
+  'together',
 )  # fmt: skip
 
 
@@ -278,7 +279,14 @@ def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
   figure.savefig(path, dpi=120)
 
 
+def main(config: ml_collections.ConfigDict, workdir: str) -> str:
+  """Trains, writes the report, and returns the table."""
+  from experiments import report  # which imports this module
+
+  found = sweep(config, workdir)
+  report.write(workdir)
+  return table(summarise(found['points']))
+
+
 if __name__ == '__main__':
-  command_line.run_experiment(
-    lambda config, workdir: table(summarise(sweep(config, workdir)['points']))
-  )
+  command_line.run_experiment(main)

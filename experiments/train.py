@@ -33,6 +33,7 @@ from experiments import feeds
 from experiments import hosts
 from experiments import input_pipeline
 from experiments import interruption
+from experiments import mask_history
 from experiments import models
 from experiments import optimizers
 from experiments import recording
@@ -215,6 +216,11 @@ def fit(
     shardings=shardings,
   )
 
+  def keep_masks():
+    if workdir is not None and config.mask_history and rule is not None:
+      masks = get_masks(config, sharding.without_types(state))
+      mask_history.write(workdir, int(state.step), masks)
+
   freeze = freeze_step(config, num_steps)
   findings: list[str] = []  # of the last point before the freeze
   history: list[dict[str, float]] = []
@@ -230,6 +236,8 @@ def fit(
       ) as record,
     ):
       since_save = 0
+      if not history:
+        keep_masks()
       for epoch, number, ends_epoch in points(
         config, feed.steps_per_epoch, first_step=int(state.step)
       ):
@@ -247,6 +255,7 @@ def fit(
           point['validation_accuracy'] = accuracy(
             model, now.params, dataset.validation, now.model_state
           )
+        keep_masks()
         history.append(point)
         record(point)
         if rule is not None and freeze - number <= point['step'] < freeze:

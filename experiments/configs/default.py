@@ -57,6 +57,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.points_per_checkpoint = 20
   config.keep_checkpoints = 2
   config.tensorboard = False  # also writes event files
+  config.mask_history = False  # keeps all masks: 1/8 byte a connection, point
 
   # Several devices, see experiments.sharding; -1: all that are left.
   config.mesh = ml_collections.ConfigDict({'data': 1, 'fsdp': 1, 'tensor': 1})

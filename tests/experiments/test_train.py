@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from experiments import checkpointing
+from experiments import mask_history
 from experiments import sweep
 from experiments import train
 from experiments.configs import digits_lenet5_scl
@@ -84,6 +85,7 @@ def test_command_line(tmp_path, monkeypatch):
     assert read(workdir, name).startswith(b'\x89PNG')
   assert json.loads(read(workdir, 'config.json'))['penalty'] == 0.1
   assert read(workdir, 'table.md').decode().strip() in output
+  assert b'How to repeat it' in read(workdir, 'report.html')
   assert any((tmp_path / 'cache' / 'scl_jax' / 'xla').iterdir())
 
 
@@ -119,7 +121,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, module):
 
 
 def test_checkpoint_holds_the_network_of_the_result(tmp_path):
-  config = short_config(target_density=0.1)
+  config = short_config(target_density=0.1, mask_history=True)
   result = train.train_and_evaluate(config, str(tmp_path))
   assert result['density'] == pytest.approx(0.1, abs=1e-5)
   params = {
@@ -135,6 +137,14 @@ def test_checkpoint_holds_the_network_of_the_result(tmp_path):
     kernel = arrays['params'][f'Dense_{i}']['kernel']
     mask = arrays['masks'][f'Dense_{i}']['kernel']
     np.testing.assert_array_equal(np.asarray(kernel)[np.asarray(mask) == 0], 0)
+
+  kernels = jax.tree.leaves(arrays['masks'])
+  bits = mask_history.read(str(tmp_path), [mask.shape for mask in kernels])
+  assert list(bits) == [0, 19, 38, 57, 76]
+  for first, last, mask in zip(bits[0], bits[76], kernels, strict=True):
+    unpack = lambda packed, n=mask.size: np.unpackbits(packed, count=n)
+    assert unpack(first).all()
+    np.testing.assert_array_equal(unpack(last), mask.ravel())
 
 
 def test_checkpoint_that_is_not_there(tmp_path):
