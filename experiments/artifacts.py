@@ -18,7 +18,7 @@
 |---|---|
 | `config.json` | the config |
 | `metrics.jsonl` | one JSON object for each point of the run |
-| `result.json` | test accuracy, density, seconds |
+| `result.json` | test accuracy, density, seconds; see `experiments.gating` |
 | `table.md` | the table of layers |
 | `training.png` | loss, accuracy and density over steps |
 | `layers.png` | density of each layer |
@@ -31,7 +31,8 @@
 The config, metrics and checkpoints are written while the run goes on, the rest
 at its end. No times are in `metrics.jsonl`, so that equal runs write equal
 files.
-`inputs.png` is of first layers that see pixels alone.
+`inputs.png` is of first layers that see pixels alone. Of a run with gates all
+but the metrics and `checkpoints/` is of the static network that it leaves.
 """
 
 from collections.abc import Mapping, Sequence
