@@ -18,7 +18,7 @@
 |---|---|
 | `config.json` | the config |
 | `metrics.jsonl` | one JSON object for each point of the run |
-| `result.json` | test accuracy, density, seconds |
+| `result.json` | test accuracy, density, seconds; see `experiments.gating` |
 | `run.json` | command, versions, devices, the shape of an image |
 | `table.md` | the table of layers |
 | `training.png` | loss, accuracy and density over steps |
@@ -35,7 +35,8 @@ The config, metrics and checkpoints are written while the run goes on, the rest
 at its end; of several processes the first writes, and all of them the
 checkpoints, so that the workdir must be a folder that they share. No times are
 in `metrics.jsonl`, so that equal runs write equal files. `inputs.png` is of
-first layers that see pixels alone.
+first layers that see pixels alone. Of a run with gates all but the metrics and
+`checkpoints/` is of the static network that it leaves.
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,6 +19,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import augmentation
@@ -54,18 +55,49 @@ def accuracy(
     raise ValueError('There is no accuracy on a split without examples.')
   variables = {'params': params, **(model_state or {})}
   correct = 0
-  height, width, _ = split.image_shape
-  block = max(1, min(_BLOCK, _PIXELS // (height * width)))
-  for images, labels in _blocks(split, block, sharding.mesh_of(params)):
+  for images, labels in _blocks(split, sharding.mesh_of(params)):
     logits = _predict(model, split.scaling, variables, images)
     correct += int((logits.argmax(-1) == labels).sum())
   return correct / split.num_examples
 
 
+def decisions(
+  model: Any,
+  params: Any,
+  split: input_pipeline.Examples,
+  model_state: Any = None,
+) -> dict[str, np.ndarray]:
+  """What the gates of a network decide for each example.
+
+  Args:
+    model: A Linen module that puts `'decisions'` into a collection.
+    params: Its params.
+    split: Examples, at least one.
+    model_state: BatchNorm's statistics.
+
+  Returns:
+    By name, bool [examples, gates].
+  """
+  variables = {'params': params, **(model_state or {})}
+  blocks = [
+    jax.tree.map(np.asarray, _decide(model, split.scaling, variables, images))
+    for images, _ in _blocks(split, None)
+  ]
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *blocks)
+
+
+def some_images(split: input_pipeline.Examples, number: int) -> jax.Array:
+  """The first images of a split, as a model takes them."""
+  images, _ = next(split.blocks(number))
+  return augmentation.scale(jnp.asarray(images), split.scaling)
+
+
 def _blocks(
-  split: input_pipeline.Examples, size: int, mesh: jax.sharding.Mesh | None
+  split: input_pipeline.Examples, mesh: jax.sharding.Mesh | None
 ) -> Iterator[tuple[Any, Any]]:
   """All examples; on a mesh in whole blocks, with labels -1 at the end."""
+  height, width, _ = split.image_shape
+  size = max(1, min(_BLOCK, _PIXELS // (height * width)))
   if mesh is None:
     yield from split.blocks(size)
     return
@@ -83,6 +115,14 @@ def _blocks(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _predict(model, scaling, variables, images):
   return model.apply(variables, augmentation.scale(images, scaling))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _decide(model, scaling, variables, images):
+  _, out = model.apply(
+    variables, augmentation.scale(images, scaling), mutable=['decisions']
+  )
+  return jax.tree.map(lambda g: g > 0, out['decisions'])
 
 
 def recalibrate(

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from experiments import augmentation
 from experiments import checkpointing
+from experiments import evaluation
 from experiments import input_pipeline
 from experiments import models
 from experiments import train
@@ -69,8 +69,9 @@ def load(workdir: str, *, num_images: int) -> FinishedRun:
   config = ml_collections.ConfigDict(config)
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
-  block, _ = next(dataset.test.blocks(num_images))
-  images = augmentation.scale(jnp.asarray(block), dataset.test.scaling)
+  if config.method == 'consensus':
+    model = model.without_gates(result['closed'])
+  images = evaluation.some_images(dataset.test, num_images)
   arrays = checkpointing.restore(workdir, _like(config, model, images[:1]))
 
   def network(params, images):

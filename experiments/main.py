@@ -94,6 +94,13 @@ def main() -> None:
     f'{_CONFIG.value.method:7} test accuracy {result["test_accuracy"]:.2%}, '
     f'{result["seconds"]:.1f} s, density {result["density"]:.2%}'
   )
+  if 'dynamic_test_accuracy' in result:
+    print(
+      f'        with gates {result["dynamic_test_accuracy"]:.2%}, disagreement '
+      f'{result["disagreement"]:.2g}; '
+      f'{result["macs"] / result["dense_macs"]:.2%} of MACs, '
+      f'{result["params"] / result["dense_params"]:.2%} of parameters left'
+    )
   for finding in result['findings']:
     print(f'Look into this: {finding}')
   print(f'Everything is in {report.write(_WORKDIR.value)}')

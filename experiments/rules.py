@@ -24,15 +24,18 @@ import ml_collections
 from experiments import models
 import scl_jax
 
+WITHOUT_MASKS = ('dense', 'consensus')
+
 
 def rule_of(
   config: ml_collections.ConfigDict, num_steps: int
 ) -> scl_jax.MaskRule | None:
-  """The rule that a config describes; `None` for the dense network.
+  """The rule that a config describes; `None` where connections have no masks.
 
   Args:
-    config: `method` is `'dense'` or a key of `RULES`; the field of that name,
-      if there is one, holds further arguments of the rule.
+    config: `method` is `'dense'`, `'consensus'` (see `experiments.gating`) or a
+      key of `RULES`; the field of that name, if there is one, holds further
+      arguments of the rule.
     num_steps: The length of the run, in steps.
 
   Returns:
@@ -41,10 +44,10 @@ def rule_of(
   Raises:
     ValueError: If the method is unknown, or its arguments are bad.
   """
-  if config.method == 'dense':
+  if config.method in WITHOUT_MASKS:
     return None
   if config.method not in RULES:
-    known = ', '.join(repr(name) for name in ('dense', *RULES))
+    known = ', '.join(repr(name) for name in ('dense', *RULES, 'consensus'))
     raise ValueError(
       f'config.method must be one of {known}; got {config.method!r}.'
     )

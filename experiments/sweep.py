@@ -55,8 +55,8 @@ import scl_jax
 
 # Fields that differ between points, or do not change them.
 _NOT_SETTINGS = (
-  'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
-  'dense_reference', 'points_per_epoch', 'points_per_checkpoint',
+  'densities', 'penalties', 'methods', 'seeds', 'seed', 'target_density',
+  'penalty', 'dense_reference', 'points_per_epoch', 'points_per_checkpoint',
   'keep_checkpoints', 'stream_workers', 'tensorboard', 'mask_history',
   'together',
 )  # fmt: skip

@@ -131,7 +131,7 @@ class Program(NamedTuple):
 
   Attributes:
     states: Their first states, stacked.
-    run_steps: `(states, arrays, batches) -> (states, losses)`, as of
+    run_steps: `(states, arrays, batches) -> (states, metrics)`, as of
       `training_step.make_run_steps`.
     arrays: The data, on the device.
     batches: `(first step, number of steps) -> rows`, [steps, runs, batch].
@@ -250,13 +250,13 @@ def fit(
     for epoch, number, _ in train.points(
       config, program.steps_per_epoch, first_step=0
     ):
-      states, losses = program.run_steps(
+      states, metrics = program.run_steps(
         states, program.arrays, program.batches(step, number)
       )
       step += number
       for history, loss, density in zip(
         histories,
-        np.asarray(losses).tolist(),
+        np.asarray(metrics['loss']).tolist(),
         np.asarray(densities_of(states)).tolist(),
         strict=True,
       ):

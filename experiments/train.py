@@ -30,6 +30,7 @@ from experiments import artifacts
 from experiments import checkpointing
 from experiments import evaluation
 from experiments import feeds
+from experiments import gating
 from experiments import hosts
 from experiments import input_pipeline
 from experiments import interruption
@@ -96,41 +97,39 @@ def train_and_evaluate(
   result: dict[str, Any] = {'seed': config.seed}
 
   run = fit(config, model, dataset, workdir=workdir, resume=resume)
-  state = run.state
-  result['test_accuracy'] = accuracy(
-    model, state.params, dataset.test, state.model_state
-  )
+  params, model_state = run.state.params, run.state.model_state
+  masks, dense_model = get_masks(config, run.state), model
+  if config.method == 'consensus':
+    dense_model = model.without_gates()
+    static = gating.extract(model, run.state, dataset)
+    model, params, masks = static.model, static.params, static.masks
+    model_state = static.model_state
+    result |= static.report
+  else:
+    result['test_accuracy'] = accuracy(model, params, dataset.test, model_state)
+    result['density'] = float(scl_jax.density(masks))
   result['seconds'] = run.seconds
   result['findings'] = run.findings
-  masks = get_masks(config, state)
-  result['density'] = float(scl_jax.density(masks))
 
   if config.dense_reference:
     dense_config = config.copy_and_resolve_references()
     dense_config.method = 'dense'
     dense = fit(
       dense_config,
-      model,
+      dense_model,
       dataset,
       workdir=os.path.join(workdir, 'dense'),
       resume=resume,
     )
     result['dense_test_accuracy'] = accuracy(
-      model, dense.state.params, dataset.test, dense.state.model_state
+      dense_model, dense.state.params, dataset.test, dense.state.model_state
     )
     result['dense_seconds'] = dense.seconds
 
   checkpointing.save(
-    workdir,
-    {
-      'params': state.params,
-      'masks': masks,
-      'model_state': state.model_state,
-    },
+    workdir, {'params': params, 'masks': masks, 'model_state': model_state}
   )
-  params, model_state, masks = hosts.gather(
-    (state.params, state.model_state, masks)
-  )
+  params, model_state, masks = hosts.gather((params, model_state, masks))
   image_shape = dataset.train.image_shape
   costs = scl_jax.costs(
     lambda params, x: model.apply({'params': params, **model_state}, x),
@@ -192,6 +191,9 @@ def fit(
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
 
+  regularizer = gating.make_regularizer(
+    config, model, dataset.train.image_shape, num_steps
+  )
   if params is None and config.warm_start is not None:
     # Read before anything is compiled.
     params, model_state = initial_variables(config, model, dataset)
@@ -211,7 +213,9 @@ def fit(
   arrays = sharding.replicate(feed.arrays, mesh)
   scaling = dataset.train.scaling
   run_steps = training_step.make_run_steps(
-    training_step.make_step(config, model, tx, scaling, feed.take, mesh),
+    training_step.make_step(
+      config, model, tx, scaling, feed.take, mesh, regularizer
+    ),
     scan=feed.is_in_memory and not training_step.loops_are_slow(state.params),
     shardings=shardings,
   )
@@ -243,11 +247,11 @@ def fit(
       ):
         first = int(state.step)
         with sharding.use(mesh):
-          state, loss = run_steps(state, arrays, feed.batches(first, number))
+          state, metrics = run_steps(state, arrays, feed.batches(first, number))
         point = {
           'step': int(state.step),
           'epoch': epoch,
-          'loss': float(loss),
+          **{name: float(value) for name, value in metrics.items()},
           'density': float(scl_jax.density(get_masks(config, state))),
         }
         if dataset.validation.num_examples and ends_epoch:
@@ -386,8 +390,8 @@ def points(
 
 
 def get_masks(config: ml_collections.ConfigDict, state: TrainState) -> Any:
-  """The masks of a run; for a dense one, all ones."""
-  if config.method != 'dense':
+  """The masks of a run; of one without a rule all ones."""
+  if config.method not in rules.WITHOUT_MASKS:
     return scl_jax.get_masks(state.opt_state)
   chosen = scl_jax.prunable(state.params)
   return jax.tree.map(

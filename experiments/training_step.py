@@ -45,9 +45,13 @@ class TrainState(NamedTuple):
   opt_state: optax.OptState
 
 
+Metrics = dict[str, jax.Array]
 RunSteps = Callable[
-  [TrainState, Any, Iterable[Any]], tuple[TrainState, jax.Array]
+  [TrainState, Any, Iterable[Any]], tuple[TrainState, Metrics]
 ]
+
+# From the decisions of gates and the step to a price, and what else to record.
+Regularizer = Callable[[Any, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def make_step(
@@ -57,7 +61,8 @@ def make_step(
   scaling: augmentation.Scaling | None,
   take: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
   mesh: jax.sharding.Mesh | None = None,
-) -> Callable[[TrainState, Any, Any], tuple[TrainState, jax.Array]]:
+  regularizer: Regularizer | None = None,
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
   """The training step of a config, to be compiled.
 
   The step's number and the seed decide the augmentation, so that a run that
@@ -70,19 +75,23 @@ def make_step(
     scaling: Of pixels, see `augmentation.scale`.
     take: `(arrays, batch) -> (images, labels)`, see `experiments.feeds`.
     mesh: Of several devices, see `experiments.sharding`.
+    regularizer: Of a model with gates: what their decisions cost, those of the
+      whole batch on all devices, or of each part of it that is accumulated.
 
   Returns:
-    `step(state, arrays, batch) -> (state, loss)`.
+    `step(state, arrays, batch) -> (state, metrics)`: `'loss'`, that of the
+    task, and what the regularizer records.
   """
   augment_key = jax.random.fold_in(jax.random.key(config.seed), 1)
   parts, smoothing = config.accumulation_steps, config.label_smoothing
 
-  def loss_fn(params, model_state, images, labels):
+  def loss_fn(params, model_state, number, images, labels):
+    kept = list(model_state)
     logits, model_state = model.apply(
       {'params': params, **model_state},
       augmentation.scale(images, scaling),
       train=True,
-      mutable=list(model_state),
+      mutable=kept if regularizer is None else [*kept, 'decisions'],
     )
     logits = logits.astype(jnp.float32)
     if smoothing:
@@ -92,27 +101,34 @@ def make_step(
       )
     else:
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.mean(), model_state
+    objective = losses.mean()
+    metrics = {'loss': objective}
+    if regularizer is not None:
+      model_state = dict(model_state)
+      price, recorded = regularizer(model_state.pop('decisions'), number)
+      objective, metrics = objective + price, metrics | recorded
+    return objective, (metrics, model_state)
 
   gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
-  def accumulated_gradient(params, model_state, images, labels):
+  def accumulated_gradient(params, model_state, number, images, labels):
     def body(carry, part):
       total, model_state = carry
-      (loss, model_state), grads = gradient(params, model_state, *part)
-      total = jax.tree.map(jnp.add, total, (loss, grads))
-      return (total, model_state), None
+      (_, (metrics, model_state)), grads = gradient(
+        params, model_state, number, *part
+      )
+      return (jax.tree.map(jnp.add, total, grads), model_state), metrics
 
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    zero = jax.tree.map(jnp.zeros_like, params)
     split = lambda x: x.reshape(parts, -1, *x.shape[1:])
-    (total, model_state), _ = jax.lax.scan(
+    (total, model_state), metrics = jax.lax.scan(
       body,
       (zero, model_state),
       (split(images), split(labels)),
       unroll=parts if loops_are_slow(params) else 1,
     )
-    loss, grads = jax.tree.map(lambda x: x / parts, total)
-    return (loss, model_state), grads
+    grads = jax.tree.map(lambda x: x / parts, total)
+    return (None, (_mean(metrics), model_state)), grads
 
   def gradient_of_batch(params, model_state, number, arrays, batch):
     images, labels = sharding.cut_batch(take(arrays, batch), mesh)
@@ -124,27 +140,28 @@ def make_step(
         flip=config.flip,
       )
     compute = gradient if parts == 1 else accumulated_gradient
-    return compute(params, model_state, images, labels)
+    (_, aux), grads = compute(params, model_state, number, images, labels)
+    return aux, grads
 
   def step(state, arrays, batch):
     compute = sharding.left_to_xla(gradient_of_batch, mesh)
-    (loss, model_state), grads = compute(
+    (metrics, model_state), grads = compute(
       state.params, state.model_state, state.step, arrays, batch
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, model_state, opt_state), loss
+    return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
   return step
 
 
 def make_run_steps(
-  step: Callable[..., tuple[TrainState, jax.Array]],
+  step: Callable[..., tuple[TrainState, Metrics]],
   *,
   scan: bool,
   shardings: TrainState | None = None,
 ) -> RunSteps:
-  """A function that takes several training steps and gives their mean loss.
+  """A function that takes several training steps and averages their metrics.
 
   Args:
     step: As `make_step` makes it.
@@ -152,33 +169,38 @@ def make_run_steps(
     shardings: Where the state lies, if on several devices.
 
   Returns:
-    `run_steps(state, arrays, batches) -> (state, loss)`; `state` is donated.
+    `run_steps(state, arrays, batches) -> (state, metrics)`; `state` is donated.
   """
   compiled = functools.partial(jax.jit, donate_argnums=0)
   if shardings is not None:
-    # The state stays where it lies; the loss is left to XLA.
+    # The state stays where it lies; metrics are left to XLA.
     compiled = functools.partial(compiled, out_shardings=(shardings, None))
   if scan:
 
     @compiled
     def scan_steps(state, arrays, batches):
-      state, losses = jax.lax.scan(
+      state, metrics = jax.lax.scan(
         lambda state, batch: step(state, arrays, batch), state, batches
       )
-      return state, losses.mean(axis=0)
+      return state, _mean(metrics)
 
     return scan_steps
 
   one_step = compiled(step)
 
   def run_steps(state, arrays, batches):
-    losses = []
+    history = []
     for batch in batches:
-      state, loss = one_step(state, arrays, batch)
-      losses.append(loss)
-    return state, jnp.stack(losses).mean(axis=0)
+      state, metrics = one_step(state, arrays, batch)
+      history.append(metrics)
+    return state, _mean(jax.tree.map(lambda *x: jnp.stack(x), *history))
 
   return run_steps
+
+
+def _mean(metrics: Metrics) -> Metrics:
+  """Over the first axis of each."""
+  return jax.tree.map(lambda x: x.mean(axis=0), metrics)
 
 
 def loops_are_slow(params: Any) -> bool:

@@ -128,10 +128,10 @@ def _run_together(
 
   def run():
     nonlocal states
-    states, losses = program.run_steps(
+    states, metrics = program.run_steps(
       states, program.arrays, program.batches(0, program.steps_per_epoch)
     )
-    jax.block_until_ready((states, losses))
+    jax.block_until_ready((states, metrics))
 
   return run
 

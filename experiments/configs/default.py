@@ -69,10 +69,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.target_density = config_dict.placeholder(float)  # replaces penalty
   config.freeze_at = 0.75  # share of the run after which masks are fixed
   config.scl = ml_collections.ConfigDict()  # other arguments of scl_jax.scl
+  config.consensus = ml_collections.ConfigDict()  # of experiments.gating.price
 
-  # What experiments.sweep trains.
+  # What experiments.sweep and experiments.consensus train.
   config.densities = ()  # target densities; 1.0 is the dense network
   config.penalties = ()
+  config.methods = ()  # that experiments.consensus trains; (): all of them
   config.seeds = 5
   config.together = config_dict.placeholder(bool)  # None: where it pays
   return config

@@ -22,6 +22,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from experiments.models import gated_resnet
+from experiments.models import gated_vgg
 from experiments.models import lenet
 from experiments.models import mobilenet
 from experiments.models import resnet
@@ -42,6 +43,10 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = types.MappingProxyType(
     'gated_resnet20': functools.partial(gated_resnet.GatedResNet, depth=20),
     'gated_resnet32': functools.partial(gated_resnet.GatedResNet, depth=32),
     'gated_resnet56': functools.partial(gated_resnet.GatedResNet, depth=56),
+    'gated_vgg16': functools.partial(gated_vgg.GatedVGG, depth=16),
+    'gated_vgg16_narrow': functools.partial(
+      gated_vgg.GatedVGG, depth=16, features=vgg.NARROW
+    ),
     'lenet300': lenet.LeNet300,
     'lenet5': lenet.LeNet5,
     'mobilenet': mobilenet.MobileNet,
@@ -54,6 +59,7 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = types.MappingProxyType(
     'resnet56': functools.partial(resnet.ResNet, depth=56),
     'resnet50': resnet50.ResNet50,
     'vgg16': functools.partial(vgg.VGG, depth=16),
+    'vgg16_narrow': functools.partial(vgg.VGG, depth=16, features=vgg.NARROW),
     'vgg19': functools.partial(vgg.VGG, depth=19),
     'vit': vit.ViT,
     'wide_resnet_22_2': functools.partial(

@@ -28,34 +28,15 @@ blocks, in training or afterwards; `every_block` gives it one, and what is left
 of it when it is closed is its bare shortcut. Stem and classifier have none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
 import jax
 import numpy as np
 
+from experiments.models import gate
 from experiments.models import resnet
-from scl_jax import gates
-
-
-class Gate(nn.Module):
-  """The gate of `scl_jax.gates` for a whole block.
-
-  Attributes:
-    hidden: Units of its hidden layer.
-  """
-
-  hidden: int = 16
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps a block's input [batch, height, width, channels] to [batch, 1]."""
-    params = self.param(
-      'mlp',
-      lambda key: gates.init_gate(key, x.shape[-1], hidden=self.hidden),
-    )
-    return gates.apply_gate(params, x)
 
 
 class GatedResNet(resnet.ResNet):
@@ -96,57 +77,48 @@ class GatedResNet(resnet.ResNet):
     """See the base class."""
     if index not in self.gated_blocks():
       return branch
-    decisions = Gate(self.hidden, name=f'Gate_{index}')(x)
-    # Not in init, where all is mutable: decisions are no state of the network.
-    if self.is_mutable_collection('decisions') and not self.is_initializing():
-      self.put_variable('decisions', f'block_{index}', decisions)
+    decisions = gate.Gate(hidden=self.hidden, name=f'Gate_{index}')(x)
+    gate.record(self, f'block_{index}', decisions)
     return branch * decisions[:, None, None].astype(branch.dtype)
 
-
-def extract(
-  model: GatedResNet, variables: Mapping[str, Any], is_open: Mapping[str, Any]
-) -> tuple[resnet.ResNet, dict[str, Any]]:
-  """The static network: no gates, and no blocks but the open ones.
-
-  Args:
-    model: The network with gates.
-    variables: Its `'params'` and `'batch_stats'`.
-    is_open: `gates.consensus` of the decisions on the training set.
-
-  Returns:
-    The network and its variables, which are those of the network with gates
-    less the ones of gates and closed branches.
-
-  Raises:
-    ValueError: If `is_open` does not hold one value for each gate.
-  """
-  names = {f'block_{index}': index for index in model.gated_blocks()}
-  if set(is_open) != set(names):
-    raise ValueError(
-      f'is_open must hold {", ".join(names)}; got {", ".join(is_open)}.'
-    )
-  for name, value in is_open.items():
-    if np.size(value) != 1:
-      raise ValueError(
-        'is_open must hold one bool for each block, as gates.consensus makes '
-        f'them; got shape {np.shape(value)} for {name!r}.'
-      )
-  closed = [i for name, i in names.items() if not np.all(is_open[name])]
-  gone = {f'Gate_{index}' for index in names.values()}
-  for index in closed:
-    for number in model.blocks()[index].branch:
-      gone |= {f'Conv_{number}', f'BatchNorm_{number}'}
-  static = resnet.ResNet(
-    depth=model.depth,
-    num_classes=model.num_classes,
-    block=model.block,
-    projection=model.projection,
-    dtype=model.dtype,
-    closed=tuple(sorted([*model.closed, *closed])),
-  )
-  return static, {
-    collection: {
-      k: v for k, v in variables[collection].items() if k not in gone
+  def gate_costs(self, layers: Mapping[str, float]) -> dict[str, float]:
+    """See `gate.GatedModel`; a gate closes both convolutions of its branch."""
+    blocks = self.blocks()
+    return {
+      f'block_{index}': sum(layers[f'Conv_{n}'] for n in blocks[index].branch)
+      for index in self.gated_blocks()
     }
-    for collection in ('params', 'batch_stats')
-  }
+
+  def without_gates(
+    self, closed: Mapping[str, Sequence[int]] | None = None
+  ) -> nn.Module:
+    """See `gate.GatedModel`; of closed blocks the shortcut alone is left."""
+    names = {f'block_{index}': index for index in self.gated_blocks()}
+    gone = [names[name] for name, gates in (closed or {}).items() if gates]
+    return resnet.ResNet(
+      depth=self.depth,
+      num_classes=self.num_classes,
+      block=self.block,
+      projection=self.projection,
+      dtype=self.dtype,
+      parent=None,  # no part of this module
+      closed=tuple(sorted([*self.closed, *gone])),
+    )
+
+  def extract(
+    self, variables: Mapping[str, Any], is_open: Mapping[str, Any]
+  ) -> tuple[nn.Module, dict[str, Any]]:
+    """See `gate.GatedModel`; no gates, and no blocks but the open ones."""
+    names = {f'block_{index}': index for index in self.gated_blocks()}
+    gate.check_open(is_open, dict.fromkeys(names, 1))
+    closed = {name: [0] for name in names if not np.all(is_open[name])}
+    gone = {f'Gate_{index}' for index in names.values()}
+    for name in closed:
+      for number in self.blocks()[names[name]].branch:
+        gone |= {f'Conv_{number}', f'BatchNorm_{number}'}
+    return self.without_gates(closed), {
+      collection: {
+        k: v for k, v in variables[collection].items() if k not in gone
+      }
+      for collection in ('params', 'batch_stats')
+    }

@@ -124,6 +124,18 @@ class ResNet(nn.Module):
         number += 2 if projection is None else 3
     return blocks
 
+  def inner_filters(self) -> dict[str, str]:
+    """Convolutions whose channels may go, and the BatchNorm behind each.
+
+    The first of each branch: what others give is added to a shortcut.
+    """
+    numbers = [
+      block.branch[0]
+      for index, block in enumerate(self.blocks())
+      if index not in self.closed
+    ]
+    return {f'Conv_{n}': f'BatchNorm_{n}' for n in numbers}
+
   def gate(self, index: int, x: jax.Array, branch: jax.Array) -> jax.Array:
     """What a block adds to its shortcut; `gated_resnet` multiplies it.
 

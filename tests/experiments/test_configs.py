@@ -23,6 +23,7 @@ import pytest
 
 from experiments import configs
 from experiments import contenders
+from experiments import gating
 from experiments import models
 from experiments import optimizers
 from experiments import rules
@@ -51,9 +52,12 @@ def test_config(name):
   params = jax.eval_shape(model.init, jax.random.key(0), images)['params']
   tx = optimizers.make_optimizer(config, 1000)
   rule = rules.rule_of(config, 1000)
-  assert (rule is None) == (config.method == 'dense')
+  assert (rule is None) == (config.method in ('dense', 'consensus'))
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
+  shape = (size, size, channels)
+  price = gating.make_regularizer(config, model, shape, 1000)
+  assert (price is None) == (config.method != 'consensus')
   # The rule's patterns of feature axes fit the model's paths.
   state = jax.eval_shape(tx.init, params)
   assert jax.tree.leaves(state)

@@ -86,9 +86,7 @@ def test_closed_blocks_are_their_shortcuts(variables, closed):
   )
   logits, out = dynamic(variables)
   assert gates.disagreement(out['decisions']) == 0
-  static, left = gated_resnet.extract(
-    MODEL, variables, gates.consensus(out['decisions'])
-  )
+  static, left = MODEL.extract(variables, gates.consensus(out['decisions']))
   assert static.closed == closed
   assert 'Gate' not in str(jax.tree.structure(left))
   shapes = jax.eval_shape(static.init, jax.random.key(0), IMAGES)
@@ -112,7 +110,7 @@ def test_a_stage_keeps_its_first_block():
   images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), images)
   closed = {f'block_{i}': np.array([False]) for i in model.gated_blocks()}
-  static, left = gated_resnet.extract(model, variables, closed)
+  static, left = model.extract(variables, closed)
   assert static.closed == (1, 2, 4, 5, 7, 8)
   expected = jax.eval_shape(static.init, jax.random.key(0), images)
   shapes = lambda tree: jax.tree.map(lambda x: x.shape, dict(tree))
@@ -164,7 +162,7 @@ def test_training_ends_in_the_target_share():
   is_open = gates.consensus(out['decisions'])
   assert gates.disagreement(out['decisions']) == 0
   assert sum(int(g.sum()) for g in is_open.values()) == 1
-  static, left = gated_resnet.extract(MODEL, trained, is_open)
+  static, left = MODEL.extract(trained, is_open)
   found = jax.jit(static.apply)(left, IMAGES)
   np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
   assert (found.argmax(-1) == LABELS).mean() > 0.9
@@ -174,10 +172,10 @@ def test_errors():
   with pytest.raises(ValueError, match='every_block=True'):
     gated_resnet.GatedResNet(depth=8).gated_blocks()
   with pytest.raises(ValueError, match=r'is_open must hold block_0, .*; got b'):
-    gated_resnet.extract(MODEL, {}, {'block_1': np.array([True])})
+    MODEL.extract({}, {'block_1': np.array([True])})
   decisions = {f'block_{i}': np.ones((5, 1)) for i in range(3)}
   with pytest.raises(ValueError, match=r"got shape \(5, 1\) for 'block_0'"):
-    gated_resnet.extract(MODEL, {}, decisions)
+    MODEL.extract({}, decisions)
   for depth in (2, 18):
     with pytest.raises(ValueError, match=r'6 n \+ 2'):
       resnet.ResNet(depth).blocks()

@@ -64,13 +64,15 @@ def step_of(model, batch, **fields):
 
 def test_label_smoothing(batch):
   step, state = step_of(Small(norm=False), batch, label_smoothing=0.1)
-  _, loss = step(state, (), batch)
+  _, metrics = step(state, (), batch)
   images, labels = batch
   logits = Small(norm=False).apply({'params': state.params}, images / 255.0)
   logits = np.asarray(logits, np.float64)
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   targets = 0.9 * np.eye(3)[np.asarray(labels)] + 0.1 / 3
-  np.testing.assert_allclose(loss, -(targets * log_p).sum(-1).mean(), rtol=1e-5)
+  np.testing.assert_allclose(
+    metrics['loss'], -(targets * log_p).sum(-1).mean(), rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize('parts', [2, 4])
@@ -78,9 +80,11 @@ def test_accumulation_is_the_whole_batch(batch, parts):
   """Without BatchNorm the gradient of a batch is the mean of its parts'."""
   whole, state = step_of(Small(norm=False), batch)
   split, _ = step_of(Small(norm=False), batch, accumulation_steps=parts)
-  first, first_loss = whole(state, (), batch)
-  second, second_loss = split(state, (), batch)
-  np.testing.assert_allclose(first_loss, second_loss, rtol=1e-5)
+  first, first_metrics = whole(state, (), batch)
+  second, second_metrics = split(state, (), batch)
+  np.testing.assert_allclose(
+    first_metrics['loss'], second_metrics['loss'], rtol=1e-5
+  )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
     first.params,
@@ -158,11 +162,13 @@ def test_scan_and_loop_agree(batch):
   batches = jax.tree.map(lambda x: jnp.stack([x, x[::-1], x]), batch)
   scan = training_step.make_run_steps(step, scan=True)
   with jax.transfer_guard('disallow'):
-    first, first_loss = scan(copy(state), (), batches)
+    first, first_metrics = scan(copy(state), (), batches)
   loop = training_step.make_run_steps(step, scan=False)
   pieces = [jax.tree.map(lambda x: x[i], batches) for i in range(3)]
-  second, second_loss = loop(copy(state), (), pieces)
-  np.testing.assert_allclose(first_loss, second_loss, rtol=1e-5)
+  second, second_metrics = loop(copy(state), (), pieces)
+  np.testing.assert_allclose(
+    first_metrics['loss'], second_metrics['loss'], rtol=1e-5
+  )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
     first.params,

@@ -1,0 +1,37 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+r"""ResNet-56 with a gate on each block but the first of a stage, on CIFAR-10.
+
+24 gates of equal MACs; else as `cifar10_gated_resnet20_consensus`.
+
+Run it with:
+
+    python -m experiments.main \
+        --config=experiments/configs/cifar10_gated_resnet56_consensus.py \
+        --workdir=workdirs/cifar10_gated_resnet56_consensus
+
+Not run at this length yet: no result is claimed.
+"""
+
+import ml_collections
+
+from experiments.configs import cifar10_gated_resnet20_consensus
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """See the module's docstring."""
+  config = cifar10_gated_resnet20_consensus.get_config()
+  config.model = 'gated_resnet56'
+  return config
