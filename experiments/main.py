@@ -103,7 +103,7 @@ def main() -> None:
     )
   for finding in result['findings']:
     print(f'Look into this: {finding}')
-  print(f'Everything is in {report.write(_WORKDIR.value)}')
+  print(f'Everything is beside {report.write(_WORKDIR.value)}')
 
 
 if __name__ == '__main__':

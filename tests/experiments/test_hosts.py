@@ -172,8 +172,8 @@ def test_two_processes_one_of_which_is_killed(start, tmp_path):
   for process, log in job:
     assert process.wait(LIMIT) == 0, text(log)
   assert_same(workdir, expected)
-  assert 'Everything is in' in text(job[0][1])
-  assert 'Everything is in' not in text(job[1][1])
+  assert 'Everything is beside' in text(job[0][1])
+  assert 'Everything is beside' not in text(job[1][1])
 
 
 def test_the_first_process_cannot_be_reached(start, tmp_path):
