@@ -85,7 +85,7 @@ DECODERS = {
 }
 # (data, fsdp, tensor)
 MESHES: dict[str, list[tuple[int, int, int]]] = {
-  'ResNet-50': [(8, 1, 1), (64, 1, 1), (512, 1, 1)],
+  'ResNet-50': [(8, 1, 1), (512, 1, 1)],
   'transformer 1.1B': [(1, 8, 1), (8, 8, 1), (64, 8, 1)],
   'transformer 6.7B': [(1, 8, 1), (1, 64, 1), (8, 32, 2)],
   'transformer 69B': [(1, 8, 1), (1, 16, 4), (1, 64, 8)],
