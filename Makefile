@@ -14,7 +14,7 @@ PYTEST := -m pytest -n logical --maxprocesses=$(JOBS)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format test-newest constraints clean
+.PHONY: help demo test lint format docs test-newest constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -35,6 +35,9 @@ lint: .venv/installed  ## run ruff, pyright and import-linter
 format: .venv/installed  ## format the code and apply ruff's fixes
 	.venv/bin/ruff check --fix --exit-zero
 	.venv/bin/ruff format
+
+docs: .venv/installed  ## build the documentation into docs/_build/html
+	.venv/bin/python -m sphinx -W --keep-going -E -q -b html docs docs/_build/html
 
 # A command on the PATH may be a shim that fails, so each candidate is run.
 test-newest:  ## run the library's tests on the newest JAX (Python >= 3.12)
@@ -90,5 +93,5 @@ constraints:  ## pin the newest versions in constraints.txt (Python 3.11)
 
 clean:  ## remove environments and caches
 	rm -rf .venv .venv-newest .venv-constraints *.egg-info build dist \
-	  .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	  docs/_build docs/notebooks .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

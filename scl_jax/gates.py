@@ -73,7 +73,7 @@ def init_gate(
     logit: What is compared with 0, at the start.
 
   Returns:
-    `{'hidden': {'kernel', 'bias'}, 'logits': {'kernel', 'bias'}}`, float32.
+    A dict of `hidden` and `logits`, each with `kernel` and `bias`, float32.
 
   Raises:
     ValueError: If a number is out of range.

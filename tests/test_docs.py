@@ -14,6 +14,8 @@
 # ==============================================================================
 """The documentation: its Python runs, its links and commands lead somewhere."""
 
+import fnmatch
+import importlib
 import inspect
 import pathlib
 import re
@@ -24,7 +26,9 @@ import scl_jax
 from scl_jax import rules
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = sorted((ROOT / 'docs').glob('*.md'))
+PAGES = sorted(
+  path for path in (ROOT / 'docs').rglob('*.md') if '_build' not in path.parts
+)
 
 
 def test_there_are_pages():
@@ -50,7 +54,7 @@ def test_links_and_commands(path):
     if link.startswith('#'):
       assert link[1:] in headings
     elif not link.startswith('https://'):
-      assert (path.parent / link).exists(), link
+      assert (path.parent / link.partition('#')[0]).exists(), link
   for config in re.findall(r'--config=(\S+)', text):
     assert (ROOT / config).exists(), config
   for module in re.findall(r'-m (experiments(?:\.\w+)+)', text):
@@ -63,3 +67,41 @@ def test_every_rule_has_a_place():
     assert f'`{name}`' in text
     assert f'scl_jax.{name}(' in text
     assert getattr(scl_jax, name) is rule
+
+
+def test_every_public_name_is_in_the_reference():
+  """As the build of the site checks too, on what it has rendered."""
+  text = (ROOT / 'docs' / 'api.md').read_text()
+  described, module = set(), ''
+  for line in text.splitlines():
+    if line.startswith('.. currentmodule:: '):
+      module = line.split()[-1]
+    if match := re.match(
+      r'\.\. auto(?:function|class|exception):: (\w+)', line
+    ):
+      described.add(f'{module}.{match[1]}')
+  names = {
+    f'scl_jax.{name}'
+    for name, value in vars(scl_jax).items()
+    if not name.startswith('_') and not inspect.ismodule(value)
+  }
+  for module in ('features', 'gates', 'scale_polarization', 'ste', 'testing'):
+    found = importlib.import_module(f'scl_jax.{module}')
+    names |= {
+      f'{found.__name__}.{name}'
+      for name, value in vars(found).items()
+      if not name.startswith('_')
+      and getattr(value, '__module__', None) == found.__name__
+      and (inspect.isfunction(value) or inspect.isclass(value))
+      and value not in vars(scl_jax).values()
+    }
+  assert described == names
+
+
+def test_the_pages_hang_together():
+  """Each page but the first is in the index, by name or by pattern."""
+  text = (ROOT / 'docs' / 'index.md').read_text()
+  lines = text.partition('```{toctree}')[2].split()
+  for path in PAGES:
+    name = str(path.relative_to(ROOT / 'docs').with_suffix(''))
+    assert name == 'index' or any(fnmatch.fnmatch(name, line) for line in lines)
