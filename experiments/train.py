@@ -97,10 +97,10 @@ def train_and_evaluate(
   masks, dense_model = get_masks(config, run.state), model
   if config.method == 'consensus':
     dense_model = model.without_gates()
-    model, params, masks, model_state, report = gating.extract(
-      model, run.state, dataset
-    )
-    result |= report
+    static = gating.extract(model, run.state, dataset)
+    model, params, masks = static.model, static.params, static.masks
+    model_state = static.model_state
+    result |= static.report
   else:
     result['test_accuracy'] = accuracy(model, params, dataset.test, model_state)
     result['density'] = float(scl_jax.density(masks))
