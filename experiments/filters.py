@@ -106,7 +106,8 @@ def _spread(weights: Any, chosen: Any, layers: Mapping[str, str]) -> Any:
     kept = chosen[conv]['kernel'][:, 0]
     kernel = weights[conv]['kernel']
     masks[conv]['kernel'] = kept.reshape((1,) * (kernel.ndim - 1) + (-1,))
-    masks[norm]['scale'] = masks[norm]['bias'] = kept
+    # Arrays of their own, as a training step donates its state.
+    masks[norm] |= {leaf: jnp.copy(kept) for leaf in ('scale', 'bias')}
   return masks
 
 

@@ -51,14 +51,16 @@ class VGG(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps images [batch, 32, 32, channels] to logits."""
-    if images.shape[1] % 32 or images.shape[2] % 32:
+    stages = self.stages()
+    multiple = 2 ** len(stages)
+    if images.shape[1] % multiple or images.shape[2] % multiple:
       raise ValueError(
-        'VGG halves its maps five times, so images must have a height and a '
-        f'width divisible by 32; got {images.shape}.'
+        f'VGG halves its maps {len(stages)} times, so images must have a '
+        f'height and a width divisible by {multiple}; got {images.shape}.'
       )
     x = images
     layer = 0
-    for stage in self.stages():
+    for stage in stages:
       for features in stage:
         y = layers.Conv3x3(features, dtype=self.dtype)(x)
         y = nn.relu(layers.batch_norm(train=train, dtype=self.dtype)(y))

@@ -14,6 +14,7 @@
 # ==============================================================================
 """Runs with gates, what they leave, and the comparison of methods."""
 
+import functools
 import json
 
 import jax
@@ -23,33 +24,52 @@ import pytest
 from experiments import compact
 from experiments import consensus
 from experiments import finished_run
-from experiments import gating
 from experiments import input_pipeline
 from experiments import models
 from experiments import train
 from experiments.configs import digits_gated_resnet20_consensus
+from experiments.models import gated_vgg
+from experiments.models import vgg
+import scl_jax
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
+FEATURES = (6, 8)
 
 
-def short_config(**fields):
-  config = digits_gated_resnet20_consensus.get_config()
-  config.model, config.epochs = 'gated_resnet8', 3
-  config.consensus.update(target=0.5, costs='gates', ramp=0.4)
-  config.densities, config.seeds = (0.5,), 1
-  config.update(fields)
-  return config
+@pytest.fixture(scope='module', autouse=True)
+def small_models():
+  """A VGG of two convolutions, with gates and without."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(vgg._CONVOLUTIONS, 2, (1, 1))
+    small = functools.partial(gated_vgg.GatedVGG, depth=2, features=FEATURES)
+    patch.setattr(models, 'MODELS', {'small': small})
+    yield
 
 
 @pytest.fixture
 def few(monkeypatch):
   """A data set of few images."""
-  whole = input_pipeline.load_dataset('digits', image_size=16)
+  whole = input_pipeline.load_dataset('digits')
   few = whole._replace(
     train=whole.train.take(slice(640)), test=whole.test.take(slice(64))
   )
   monkeypatch.setattr(input_pipeline, 'from_config', lambda _: few)
   return few
+
+
+def short_config(**fields):
+  config = digits_gated_resnet20_consensus.get_config()
+  config.model, config.epochs = 'small', 4
+  config.consensus.update(costs='connections', ramp=0.4)
+  config.densities, config.seeds = (0.5,), 1
+  config.update(fields)
+  return config
+
+
+def sizes(first, second):
+  """(connections, parameters, MACs) of so many channels, on 8x8 and 4x4."""
+  layers = (9 * first, 9 * first * second, 10 * second)
+  params = sum(layers) + 2 * (first + second) + 10
+  return sum(layers), params, 64 * layers[0] + 16 * layers[1] + layers[2]
 
 
 def test_a_run(tmp_path, few):
@@ -64,48 +84,43 @@ def test_a_run(tmp_path, few):
     assert 0 <= point['polarization'] <= 0.25
   assert points[0]['activity'] > points[-1]['activity']
   assert result == json.loads((tmp_path / 'result.json').read_text())
-  assert {
-    'test_accuracy', 'dynamic_test_accuracy', 'dense_test_accuracy',
-    'disagreement', 'test_disagreement', 'open_macs', 'density',
-  } <= set(result)  # fmt: skip
-  closed = [int(name[-1]) for name, gone in result['closed'].items() if gone]
-  assert 1 <= len(closed) <= 2
-  inputs, outputs = (16, 16, 32), (16, 32, 64)
-  gone = sum(
-    9 * (inputs[i] + outputs[i]) * outputs[i] + 4 * outputs[i] for i in closed
+  dense = sizes(*FEATURES)
+  left = sizes(
+    *(n - len(result['closed'][f'layer_{i}']) for i, n in enumerate(FEATURES))
   )
-  assert result['dense_params'] - result['params'] == gone
-  macs = gating.gate_costs(
-    models.create_model('gated_resnet8', 10), (16, 16, 1)
-  )
-  gone = sum(macs[f'block_{i}'] for i in closed)
-  assert result['dense_macs'] - result['macs'] == gone
-  assert result['open_macs'] == pytest.approx(1 - gone / sum(macs.values()))
+  assert left < dense
+  assert result['density'] == pytest.approx(left[0] / dense[0])
+  assert (result['params'], result['macs']) == left[1:]
+  assert (result['dense_params'], result['dense_macs']) == dense[1:]
+  for name in ('dynamic_test_accuracy', 'dense_test_accuracy', 'open_macs'):
+    assert 0 < result[name] <= 1
+  assert 0 <= result['disagreement'] <= 0.25
   if result['test_disagreement'] == 0:
     assert result['test_accuracy'] == result['dynamic_test_accuracy']
 
   run = finished_run.load(str(tmp_path), num_images=64)
+  assert not any(name.startswith('Gate') for name in run.params)
+  assert scl_jax.density(run.masks) == pytest.approx(result['density'])
   predicted = jax.jit(run.network)(run.params, run.images).argmax(-1)
   found = (np.asarray(predicted) == few.test.labels).mean()
   assert found == pytest.approx(result['test_accuracy'])
-  assert not any(name.startswith('Gate') for name in run.params)
 
 
 def test_every_method_once(tmp_path, few, monkeypatch):
+  del few
   monkeypatch.setattr(
     compact, 'latencies', lambda *_, **__: {'static_speedup': 1.5}
   )
   report = consensus.consensus(short_config(), str(tmp_path))
   points = {point['method']: point for point in report['points']}
   assert list(points) == list(consensus.METHODS)
-  dense = points['dense']
-  assert dense['macs'] == dense['dense_macs']
-  assert dense['density'] == 1
-  assert points['scl']['macs'] < dense['macs']
-  # Half of the channels within each branch, on maps of 8, 4 and 2 pixels.
-  half = 64 * (16 + 16) * 8 + 16 * (16 + 32) * 16 + 4 * (32 + 64) * 32
-  saved = dense['macs'] - points['gradual_magnitude']['macs']
-  assert saved == 9 * half
+  dense = sizes(*FEATURES)
+  assert (points['dense']['params'], points['dense']['macs']) == dense[1:]
+  half = sizes(3, 4)
+  assert points['gradual_magnitude']['density'] == half[0] / dense[0]
+  assert points['gradual_magnitude']['macs'] == half[2]
+  # Half of all filters, in whatever layer.
+  assert points['scl']['macs'] in [sizes(n, 7 - n)[2] for n in range(1, 7)]
   assert 0 <= points['consensus']['disagreement'] <= 0.25
   table = (tmp_path / 'table.md').read_text()
   assert table.count('\n') == 6

@@ -112,6 +112,7 @@ def test_a_stage_keeps_its_first_block():
   closed = {f'block_{i}': np.array([False]) for i in model.gated_blocks()}
   static, left = model.extract(variables, closed)
   assert static.closed == (1, 2, 4, 5, 7, 8)
+  assert model.without_gates({'block_2': [0], 'block_4': []}).closed == (2,)
   expected = jax.eval_shape(static.init, jax.random.key(0), images)
   shapes = lambda tree: jax.tree.map(lambda x: x.shape, dict(tree))
   assert shapes(left) == shapes(expected)

@@ -28,14 +28,22 @@ from scl_jax import gates
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
-SMALL = {'depth': 16, 'num_classes': 3, 'features': (4, 3, 3, 4, 5)}
+SMALL = {'depth': 3, 'num_classes': 3, 'features': (4, 5)}
 MODEL = gated_vgg.GatedVGG(**SMALL)
-FEATURES = [4] * 2 + [3] * 5 + [4] * 3 + [5] * 3
-IMAGES = np.random.default_rng(0).normal(size=(4, 32, 32, 1)).astype(np.float32)
+FEATURES = [4, 4, 5]
+IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def depth_3():
+  """Two convolutions, and one on maps of half the size."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(vgg._CONVOLUTIONS, 3, (2, 1))
+    yield
 
 
 @pytest.fixture(scope='module')
-def variables():
+def variables(depth_3):
   """Statistics and shifts of BatchNorm as no fresh network has them."""
   fresh = jax.jit(MODEL.init)(jax.random.key(0), IMAGES)
   rng = np.random.default_rng(1)
@@ -89,7 +97,7 @@ def test_the_static_network_is_the_dynamic_one(variables, dynamic):
     f'layer_{i}': rng.random(count - 1) < 0.5
     for i, count in enumerate(FEATURES)
   }
-  is_open['layer_4'][:] = False  # what has no gate is left of it
+  is_open['layer_1'][:] = False  # what has no gate is left of it
   logits, out = dynamic(with_decisions(variables, is_open))
   jax.tree.map(
     np.testing.assert_array_equal, gates.consensus(out['decisions']), is_open
@@ -114,7 +122,7 @@ def test_the_static_network_is_the_dynamic_one(variables, dynamic):
 def test_a_layer_keeps_its_first_channel():
   """Unless it is asked to give it up."""
   closed = {f'layer_{i}': np.zeros(n - 1, bool) for i, n in enumerate(FEATURES)}
-  images = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+  images = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
   for every_channel in (False, True):
     model = MODEL.clone(every_channel=every_channel)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -122,7 +130,7 @@ def test_a_layer_keeps_its_first_channel():
     if every_channel:
       closed = {k: np.append(v, False) for k, v in closed.items()}
     _, left = model.extract(ones, closed)
-    for i in range(13):
+    for i in range(3):
       kernel = np.asarray(left['params'][f'Conv3x3_{i}']['kernel'])
       assert kernel[..., 0].any() == (not every_channel)
       assert not kernel[..., 1:].any()
