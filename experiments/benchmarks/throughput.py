@@ -94,7 +94,7 @@ def measure(
     to the plain loop in the same round.
   """
   config.crop_padding, config.flip = 0, False
-  config.epochs = 1
+  config.epochs, config.warmup_epochs = 1, 0.0
   split = _random_split(image_shape, steps * config.batch_size)
   dataset = input_pipeline.Dataset(split, split, split, num_classes=10)
   turns = {
