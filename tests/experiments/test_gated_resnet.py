@@ -175,7 +175,9 @@ def test_errors():
   with pytest.raises(ValueError, match=r'is_open must hold block_0, .*; got b'):
     MODEL.extract({}, {'block_1': np.array([True])})
   decisions = {f'block_{i}': np.ones((5, 1)) for i in range(3)}
-  with pytest.raises(ValueError, match=r"got shape \(5, 1\) for 'block_0'"):
+  with pytest.raises(
+    ValueError, match=r"\(1,\) for 'block_0'; got shape \(5, 1\)"
+  ):
     MODEL.extract({}, decisions)
   for depth in (2, 18):
     with pytest.raises(ValueError, match=r'6 n \+ 2'):
