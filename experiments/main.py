@@ -103,7 +103,14 @@ def main() -> None:
     )
   for finding in result['findings']:
     print(f'Look into this: {finding}')
-  print(f'Everything is beside {report.write(_WORKDIR.value)}')
+  if _CONFIG.value.distributed:
+    # Reading a checkpoint would wait for the other processes.
+    print(
+      f'Everything is beside {os.path.join(_WORKDIR.value, "table.md")}; '
+      'python -m experiments.report makes a page of it.'
+    )
+  else:
+    print(f'Everything is beside {report.write(_WORKDIR.value)}')
 
 
 if __name__ == '__main__':
