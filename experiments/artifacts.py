@@ -180,9 +180,14 @@ def _origin(image_shape: tuple[int, ...]) -> dict[str, Any]:
       },
     },
     'devices': [device.device_kind for device in jax.devices()],
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'machine': machine(),
     'image_shape': list(image_shape),
   }
+
+
+def machine() -> str:
+  """What was measured on, in words."""
+  return f'{platform.machine()}, {os.cpu_count()} cores'
 
 
 def write_text(path: str, text: str) -> None:

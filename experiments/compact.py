@@ -72,12 +72,8 @@ def compact_run(
   small = scl_jax.compact(
     fn, params, masks, images[:_EXAMPLES], drop_inputs=drop_inputs
   )
-  rng = np.random.default_rng(0)
-  full = jax.tree.map(
-    lambda p: jnp.where(p == 0, rng.normal(size=p.shape) * 0.01, p), params
-  )
   networks = {
-    'dense': (fn, full),
+    'dense': (fn, without_zeros(params)),
     'zeros': (fn, params),
     'compact': (small.fn, small.params),
   }
@@ -105,6 +101,14 @@ def compact_run(
   }.items():
     artifacts.write_text(os.path.join(folder, name), text)
   return small, result
+
+
+def without_zeros(params: Any) -> Any:
+  """The same shapes as a dense network has, should a device skip zeros."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda p: jnp.where(p == 0, rng.normal(size=p.shape) * 0.01, p), params
+  )
 
 
 def latencies(

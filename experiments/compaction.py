@@ -32,15 +32,14 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import tqdm
 
 from experiments import artifacts
-from experiments import augmentation
 from experiments import command_line
 from experiments import compact
+from experiments import evaluation
 from experiments import input_pipeline
 from experiments import models
 from experiments import result_store
@@ -137,8 +136,7 @@ def measure(
   split = dataset.validation if config.validation_size else dataset.test
   params, model_state = run.state.params, run.state.model_state
   masks = train.get_masks(config, run.state)
-  block, _ = next(split.blocks(max(_BATCH_SIZES)))
-  images = augmentation.scale(jnp.asarray(block), split.scaling)
+  images = evaluation.some_images(split, max(_BATCH_SIZES))
 
   def network(params, images):
     return model.apply({'params': params, **model_state}, images)
@@ -146,15 +144,8 @@ def measure(
   small = scl_jax.compact(
     network, params, masks, images[:_EXAMPLES], drop_inputs=True
   )
-  rng = np.random.default_rng(0)
   networks = {
-    # Without zeros, should a device ever skip them.
-    'dense': (
-      network,
-      jax.tree.map(
-        lambda p: jnp.where(p == 0, rng.normal(size=p.shape) * 0.01, p), params
-      ),
-    ),
+    'dense': (network, compact.without_zeros(params)),
     'compact': (small.fn, small.params),
   }
   certificate = small.certificate

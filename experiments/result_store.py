@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 import copy
 import json
 import os
-import platform
 import shlex
 import sys
 from typing import Any
@@ -67,7 +66,7 @@ def load(
       'config': settings,
       'jax': jax.__version__,
       'device': str(jax.devices()[0]),
-      'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+      'machine': artifacts.machine(),
       **copy.deepcopy(dict(empty)),
     }
   with open(path, encoding='utf-8') as file:

@@ -36,6 +36,7 @@ import optax
 import tqdm
 
 from experiments import feeds
+from experiments import initial
 from experiments import input_pipeline
 from experiments import optimizers
 from experiments import train
@@ -211,7 +212,7 @@ def start(
   tx = optimizers.make_optimizer(config, num_steps)
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
-  return tx, train.first_state(config, model, dataset, tx)
+  return tx, initial.first_state(config, model, dataset, tx)
 
 
 def fit(

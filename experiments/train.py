@@ -24,7 +24,6 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from experiments import artifacts
 from experiments import checkpointing
@@ -32,6 +31,7 @@ from experiments import evaluation
 from experiments import feeds
 from experiments import gating
 from experiments import hosts
+from experiments import initial
 from experiments import input_pipeline
 from experiments import interruption
 from experiments import mask_history
@@ -196,10 +196,10 @@ def fit(
   )
   if params is None and config.warm_start is not None:
     # Read before anything is compiled.
-    params, model_state = initial_variables(config, model, dataset)
+    params, model_state = initial.initial_variables(config, model, dataset)
   state, shardings = sharding.init_state(
     functools.partial(
-      first_state,
+      initial.first_state,
       config,
       model,
       dataset,
@@ -298,70 +298,6 @@ def diagnose(state: TrainState, num_steps: int) -> list[str]:
   """What `scl_jax.diagnose` has to say."""
   found = scl_jax.diagnose(state.opt_state, num_steps - int(state.step))
   return [finding.message for finding in found]
-
-
-def first_state(
-  config: ml_collections.ConfigDict,
-  model: Any,
-  dataset: input_pipeline.Dataset,
-  tx: optax.GradientTransformation,
-  *,
-  params: Any = None,
-  model_state: Any = None,
-) -> TrainState:
-  """The state before the first step.
-
-  Args:
-    config: See `experiments/configs/`.
-    model: A Linen module.
-    dataset: For the shape of an image.
-    tx: The optimizer.
-    params: Weights to start from, instead of new or the config's ones.
-    model_state: BatchNorm's statistics to start from, along with `params`.
-
-  Returns:
-    A `TrainState` of buffers of its own, which may be donated.
-  """
-  if params is None or model_state is None:
-    first = initial_variables(config, model, dataset)
-    params = first[0] if params is None else params
-    model_state = first[1] if model_state is None else model_state
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=jax.tree.map(jnp.copy, params),
-    model_state=jax.tree.map(jnp.copy, model_state),
-    opt_state=tx.init(params),
-  )
-
-
-def initial_variables(
-  config: ml_collections.ConfigDict,
-  model: Any,
-  dataset: input_pipeline.Dataset,
-) -> tuple[Any, Any]:
-  """Params and model state to start from: the seed's or the warm start's.
-
-  Args:
-    config: `warm_start` is the workdir of a finished run of the same model, or
-      `None`.
-    model: A Linen module.
-    dataset: For the shape of an image.
-
-  Returns:
-    Params and, for a model with BatchNorm, its statistics.
-  """
-  init_key, _ = jax.random.split(jax.random.key(config.seed))
-  images = jnp.zeros((1, *dataset.train.image_shape))
-  params = dict(jax.jit(model.init)(init_key, images))
-  model_state = {k: params.pop(k) for k in list(params) if k != 'params'}
-  params = params['params']
-  if config.warm_start is None:
-    return params, model_state
-  arrays = checkpointing.restore(
-    config.warm_start,
-    {'params': params, 'model_state': model_state},
-  )
-  return arrays['params'], arrays['model_state']
 
 
 def points(

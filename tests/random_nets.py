@@ -276,3 +276,17 @@ def random_masks(rng, params, kinds=MASKS):
     return jnp.asarray(values, jnp.float32)
 
   return jax.tree.map(mask, params)
+
+
+# How to make each kind, and of what layers.
+NETS = {
+  'vector': (
+    vector_net,
+    ['layer', 'residual', 'concatenation', 'norm'],
+  ),
+  'image': (
+    image_net,
+    ['layer', 'residual', 'concatenation', 'depthwise', 'pool'],
+  ),
+  'sequence': (sequence_net, ['attention', 'norm', 'layer']),
+}

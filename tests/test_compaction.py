@@ -29,18 +29,6 @@ import scl_jax
 # The outputs of the nets are of order 1, and so is the certificate's scale.
 FLOAT32_BOUND = 1e-5
 
-NETS = {
-  'vector': (
-    random_nets.vector_net,
-    ['layer', 'residual', 'concatenation', 'norm'],
-  ),
-  'image': (
-    random_nets.image_net,
-    ['layer', 'residual', 'concatenation', 'depthwise', 'pool'],
-  ),
-  'sequence': (random_nets.sequence_net, ['attention', 'norm', 'layer']),
-}
-
 
 def removed(small, path):
   """The removed indices of each axis of a leaf."""
@@ -48,11 +36,11 @@ def removed(small, path):
   return None if leaf_axes is None else [list(axis) for axis in leaf_axes]
 
 
-@pytest.mark.parametrize('kind', NETS)
+@pytest.mark.parametrize('kind', random_nets.NETS)
 @hypothesis.settings(max_examples=5)
 @hypothesis.given(data=st.data())
 def test_the_small_net_computes_the_same(kind, data):
-  make, names = NETS[kind]
+  make, names = random_nets.NETS[kind]
   blocks = data.draw(st.lists(st.sampled_from(names), max_size=3))
   rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
   net, x = make(rng, blocks)

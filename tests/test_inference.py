@@ -15,7 +15,6 @@
 """Networks outside JAX: the outputs are JAX's, whatever way is taken."""
 
 from concurrent import futures
-import sys
 
 import equinox as eqx
 from flax import linen as nn
@@ -33,25 +32,11 @@ import random_nets
 import scl_jax
 from scl_jax import inference
 from scl_jax.graph import nodes
-from scl_jax.inference import kernels
 from scl_jax.inference import network as network_lib
 from scl_jax.inference import program as program_lib
-from scl_jax.inference import timing
 from scl_jax.inference import trimming
 
 pytest.importorskip('numba')
-
-NETS = {
-  'vector': (
-    random_nets.vector_net,
-    ['layer', 'residual', 'concatenation', 'norm'],
-  ),
-  'image': (
-    random_nets.image_net,
-    ['layer', 'residual', 'concatenation', 'depthwise', 'pool'],
-  ),
-  'sequence': (random_nets.sequence_net, ['attention', 'norm', 'layer']),
-}
 
 
 class _Clock:
@@ -123,11 +108,11 @@ def check(fn, params, masks, *inputs, **kwargs):
   return network
 
 
-@pytest.mark.parametrize('kind', NETS)
+@pytest.mark.parametrize('kind', random_nets.NETS)
 @hypothesis.settings(max_examples=2)
 @hypothesis.given(data=st.data())
 def test_random_nets(kind, data):
-  make, names = NETS[kind]
+  make, names = random_nets.NETS[kind]
   blocks = data.draw(st.lists(st.sampled_from(names), max_size=2))
   rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
   net, x = make(rng, blocks)
@@ -361,15 +346,6 @@ def test_sparse_has_to_gain_15_percent(monkeypatch):
   assert plan.way == 'dense'
 
 
-def test_medians_of_ways():
-  calls = []
-  slow, fast = timing.medians(
-    [lambda: sum(range(100_000)), lambda: calls.append(0)], seconds=0.01
-  )
-  assert slow > fast > 0
-  assert len(calls) >= 5
-
-
 UNSUPPORTED = {
   'sort': lambda p, x: jnp.sort(x @ p),
   'gather': lambda p, x: (x @ p)[jnp.argsort(p[0])],
@@ -404,35 +380,3 @@ def test_errors():
     )
   with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
     inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)
-
-
-def test_numba_is_an_extra(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'numba', None)
-  with pytest.raises(ImportError, match=r"pip install 'scl_jax\[inference\]'"):
-    kernels.compiled(lambda: None)
-
-
-@pytest.mark.parametrize('tile', [1, 2, 5])
-def test_offset_csr_by_hand(tile):
-  """As Python, against sums of windows; features have 0 to 7 weights."""
-  rng = np.random.default_rng(0)
-  rows, run, pitch = 5, 4, 6
-  source = rng.normal(size=60)
-  counts = np.arange(8)
-  starts = np.concatenate([[0], np.cumsum(counts)])
-  offsets, values = rng.integers(0, 24, 28), rng.normal(size=28)
-  shifts, other = rng.normal(size=8), rng.normal(size=(8, rows, run))
-  out = np.zeros((8, rows, run + 1))
-  kernels.offset_csr(
-    source, starts, offsets, values, shifts, (rows, run, pitch, tile),
-    out.reshape(-1), (rows * (run + 1), run + 1), other.reshape(-1),
-    (rows * run, run), 0.0, np.empty((tile - 1) * pitch + run),
-  )  # fmt: skip
-  expected = np.zeros((8, rows, run))
-  for feature, row, n in np.ndindex(expected.shape):
-    own = slice(starts[feature], starts[feature + 1])
-    total = values[own] @ source[offsets[own] + row * pitch + n]
-    total += shifts[feature] + other[feature, row, n]
-    expected[feature, row, n] = max(total, 0)
-  np.testing.assert_allclose(out[..., :run], expected, atol=1e-12)
-  np.testing.assert_array_equal(out[..., run], 0)

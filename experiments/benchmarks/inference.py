@@ -47,7 +47,6 @@ from collections.abc import Callable, Mapping, Sequence
 import json
 import multiprocessing
 import os
-import platform
 import tempfile
 from typing import Any, NamedTuple
 
@@ -310,7 +309,7 @@ def main(argv: list[str]) -> None:
     'command': 'python -m experiments.benchmarks.inference',
     'jax': jax.__version__,
     'device': jax.devices()[0].device_kind,
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'machine': artifacts.machine(),
     'cores_used': len(os.sched_getaffinity(0)),
     'load_at_start': os.getloadavg()[0],
     'rounds': _ROUNDS.value,

@@ -38,7 +38,6 @@ from collections.abc import Callable
 import functools
 import json
 import os
-import platform
 import time
 from typing import Any
 
@@ -50,6 +49,7 @@ import numpy as np
 import optax
 import tqdm
 
+from experiments import artifacts
 from experiments.models import lenet
 from experiments.models import resnet
 import scl_jax
@@ -224,7 +224,7 @@ def main(argv: list[str]) -> None:
     },
     'jax': jax.__version__,
     'device': str(jax.devices()[0]),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'machine': artifacts.machine(),
     'networks': {},
   }
   for name, arguments in networks().items():
@@ -246,8 +246,7 @@ def main(argv: list[str]) -> None:
       f' {table["scl"]["update_over_floor"]:.2f} x its floor'
     )
   if _OUTPUT.value:
-    with open(_OUTPUT.value, 'w', encoding='utf-8') as file:
-      json.dump(report, file, indent=2)
+    artifacts.write_text(_OUTPUT.value, json.dumps(report, indent=2))
 
 
 if __name__ == '__main__':

@@ -30,8 +30,6 @@ cache.
 from collections.abc import Callable, Mapping
 import functools
 import json
-import os
-import platform
 import time
 from typing import Any
 
@@ -46,6 +44,7 @@ import tqdm
 
 from experiments import artifacts
 from experiments import feeds
+from experiments import initial
 from experiments import input_pipeline
 from experiments import models
 from experiments import optimizers
@@ -147,7 +146,7 @@ def _ours(
   rule = train.rule_of(config, num_steps)
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)
-  state = train.first_state(config, model, dataset, tx)
+  state = initial.first_state(config, model, dataset, tx)
   run_steps = training_step.make_run_steps(
     training_step.make_step(
       config, model, tx, dataset.train.scaling, feed.take
@@ -225,7 +224,7 @@ def compile_seconds() -> dict[str, float]:
     split = _random_split((32, 32, 3), 1)
     dataset = input_pipeline.Dataset(split, split, split, num_classes=10)
     state = jax.eval_shape(
-      functools.partial(train.first_state, config, model, dataset, tx)
+      functools.partial(initial.first_state, config, model, dataset, tx)
     )
     scaling = tuple(config.pixel_mean), tuple(config.pixel_std)
     step = training_step.make_step(
@@ -244,7 +243,7 @@ def main(argv: list[str]) -> None:
     'command': 'python -m experiments.benchmarks.throughput',
     'jax': jax.__version__,
     'device': str(jax.devices()[0]),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'machine': artifacts.machine(),
     'networks': {},
   }
   for name, arguments in networks().items():

@@ -32,8 +32,6 @@ together, 3.3 s one after another, x 1.9; no accelerator was at hand.
 
 from collections.abc import Callable, Sequence
 import json
-import os
-import platform
 import statistics
 import time
 from typing import Any
@@ -176,7 +174,7 @@ def main(argv: list[str]) -> None:
   report = {
     'jax': jax.__version__,
     'device': str(jax.devices()[0]),
-    'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+    'machine': artifacts.machine(),
     'model': config.model,
     'dataset': config.dataset,
     'batch_size': config.batch_size,

@@ -30,7 +30,7 @@ from experiments import contenders
 from experiments import mask_history
 from experiments import models
 from experiments import rules
-from experiments import sweep
+from experiments import sweep_report
 import scl_jax
 from scl_jax import tree as tree_lib
 
@@ -167,9 +167,9 @@ def _read_front(workdir: str) -> Front:
   report = _json(workdir, 'results.json')
   points = report.get('points') or [{}]
   if 'field' in points[0]:
-    summary = sweep.summarise(points)
+    summary = sweep_report.summarise(points)
     rows = [_sweep_row(row) for row in summary]
-    table = sweep.table(summary)
+    table = sweep_report.table(summary)
   elif 'asked' in points[0]:
     summary = comparison_report.summarise(report)
     rows = [

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from experiments import checkpointing
+from experiments import initial
 from experiments import train
 from experiments.configs import digits_mlp_scl
 
@@ -93,7 +94,7 @@ def assert_same(workdir, expected):
   assert first['test_accuracy'] == second['test_accuracy']
   dataset = train.input_pipeline.load_dataset('digits')
   model = train.models.create_model('lenet300', 10)
-  params, _ = train.initial_variables(get_config(), model, dataset)
+  params, _ = initial.initial_variables(get_config(), model, dataset)
   weights = [
     checkpointing.restore(str(path), {'params': params})
     for path in (workdir, expected)

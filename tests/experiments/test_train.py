@@ -26,8 +26,10 @@ import numpy as np
 import pytest
 
 from experiments import checkpointing
+from experiments import initial
 from experiments import mask_history
 from experiments import sweep
+from experiments import sweep_report
 from experiments import train
 from experiments.configs import digits_lenet5_scl
 from experiments.configs import digits_mlp_dense
@@ -159,17 +161,17 @@ def test_warm_start(tmp_path):
   dataset = train.input_pipeline.from_config(config)
   model = train.models.create_model('lenet300', 10)
   config = short_config(warm_start=str(tmp_path), epochs=1)
-  params, _ = train.initial_variables(config, model, dataset)
+  params, _ = initial.initial_variables(config, model, dataset)
   stored = checkpointing.restore(str(tmp_path), {'params': params})['params']
   jax.tree.map(np.testing.assert_array_equal, params, stored)
   assert train.accuracy(model, params, dataset.validation) > 0.8
 
   model = train.models.create_model('lenet300', 9)
   with pytest.raises(ValueError, match=r"'params/Dense_2/bias'.*\(9,\).*\(10,"):
-    train.initial_variables(config, model, dataset)
+    initial.initial_variables(config, model, dataset)
   config.warm_start = str(tmp_path / 'nowhere')
   with pytest.raises(FileNotFoundError, match='no checkpoint'):
-    train.initial_variables(config, model, dataset)
+    initial.initial_variables(config, model, dataset)
 
 
 def test_given_weights_and_rule(tmp_path):
@@ -177,7 +179,7 @@ def test_given_weights_and_rule(tmp_path):
   config = short_config(epochs=1)
   dataset = train.input_pipeline.from_config(config)
   model = train.models.create_model('lenet300', 10)
-  first, _ = train.initial_variables(config, model, dataset)
+  first, _ = initial.initial_variables(config, model, dataset)
   zeros = jax.tree.map(jnp.zeros_like, first)
   lengths = []
 
@@ -304,7 +306,7 @@ class TestSweep:
 
   def test_means_and_standard_deviations(self):
     point = {'field': 'penalty', 'value': 0.1, 'live': 3, 'seconds': 1.0}
-    rows = sweep.summarise(
+    rows = sweep_report.summarise(
       [
         {**point, 'accuracy': a, 'density': d}
         for a, d in [(0.9, 0.1), (0.92, 0.2), (0.97, 0.3)]

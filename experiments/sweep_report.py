@@ -1,0 +1,108 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The table and the plot of a sweep."""
+
+from collections.abc import Mapping, Sequence
+import os
+from typing import Any
+
+import matplotlib.figure as mpl_figure
+import matplotlib.ticker as mpl_ticker
+import numpy as np
+
+from experiments import artifacts
+from experiments import result_store
+
+
+def write(workdir: str, report: Mapping[str, Any]) -> None:
+  """Writes `table.md` and `front.png`."""
+  rows = summarise(report['points'])
+  artifacts.write_text(os.path.join(workdir, 'table.md'), table(rows))
+  _plot(os.path.join(workdir, 'front.png'), rows, report['split'])
+
+
+def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """Mean and sample standard deviation over seeds, densest first."""
+  groups: dict[Any, list[Mapping[str, Any]]] = {}
+  for point in points:
+    groups.setdefault((point['field'], point['value']), []).append(point)
+  rows = []
+  for (field, value), group in groups.items():
+    accuracy, accuracy_std = result_store.mean_and_std(
+      [100 * point['accuracy'] for point in group]
+    )
+    densities = 100 * np.array([point['density'] for point in group])
+    rows.append(
+      {
+        'field': field,
+        'value': value,
+        'seeds': len(group),
+        'accuracy': accuracy,
+        'accuracy_std': accuracy_std,
+        'density': densities.mean(),
+        'largest_density': densities.max(),
+        'live': np.mean([point['live'] for point in group]),
+        'seconds': np.mean([point['seconds'] for point in group]),
+      }
+    )
+  return sorted(rows, key=lambda row: -row['density'])
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """The rows as Markdown."""
+  lines = [
+    '| asked for | density | live connections | accuracy | seeds | s/run |',
+    '|---|--:|--:|--:|--:|--:|',
+  ]
+  for row in rows:
+    asked = (
+      'dense'
+      if (row['field'], row['value']) == ('target_density', 1.0)
+      else f'density {100 * row["value"]:g} %'
+      if row['field'] == 'target_density'
+      else f'λ = {row["value"]:g}'
+    )
+    lines.append(
+      f'| {asked} | {row["density"]:.3g} % | {row["live"]:,.0f} | '
+      f'{row["accuracy"]:.2f} ± {row["accuracy_std"]:.2f} % | '
+      f'{row["seeds"]} | {row["seconds"]:.0f} |'
+    )
+  return '\n'.join(lines) + '\n'
+
+
+def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
+  figure = mpl_figure.Figure(figsize=(6, 4), layout='constrained')
+  axes = figure.subplots()
+  sparse = [row for row in rows if row['value'] != 1.0]
+  axes.errorbar(
+      [row['density'] for row in sparse],
+      [row['accuracy'] for row in sparse],
+      [row['accuracy_std'] for row in sparse],
+      color='#0b6e99', marker='o', capsize=3, label='SCL',
+  )  # fmt: skip
+  for row in rows:
+    if row['value'] == 1.0:
+      axes.axhline(row['accuracy'], color='#787774', ls='--', label='dense')
+  axes.set(
+    xscale='log', xlabel='live connections (%)', ylabel=f'{split} accuracy (%)'
+  )
+  axes.set_xticks(
+    [row['density'] for row in sparse],
+    [f'{row["density"]:.3g}' for row in sparse],
+  )
+  axes.xaxis.set_minor_locator(mpl_ticker.NullLocator())
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=120)
