@@ -81,6 +81,10 @@ def variants() -> dict[str, Callable[[], dict[str, Any]]]:
     'norm refreshed every step': lambda: {'normalizer': norm(0.99)},
     'penalty before the norm': lambda: {'penalty_order': 'before'},
     'no box': lambda: {'box': None},
+    'mask variables in bfloat16': lambda: {'mask_dtype': 'bfloat16'},
+    'a variable for 4 inputs': lambda: {'granularity': (4, 1)},
+    'a variable for 4 x 4': lambda: {'granularity': (4, 4)},
+    'a variable for each unit': lambda: {'granularity': 'feature'},
   }
 
 

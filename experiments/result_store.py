@@ -72,10 +72,10 @@ def load(
   with open(path, encoding='utf-8') as file:
     report = json.load(file)
   old = _without(report['config'], ignore)
-  # A field that is newer than the report had the meaning of its default.
   defaults = json.loads(default.get_config().to_json())
-  known = {**{name: defaults.get(name) for name in settings}, **old}
-  different = artifacts.differing_fields(known, settings)
+  different = artifacts.differing_fields(
+    _with_newer_fields(old, defaults, settings), settings
+  )
   if different:
     raise ValueError(
       f'{path} holds results of another config; these fields differ: '
@@ -95,6 +95,18 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
   """Mean and sample standard deviation; NaN for that of a single value."""
   std = np.std(values, ddof=1) if len(values) > 1 else np.nan
   return float(np.mean(values)), float(std)
+
+
+def _with_newer_fields(old: Any, defaults: Any, settings: Any) -> Any:
+  """A field that is newer than the report had the meaning of its default."""
+  if not all(isinstance(node, dict) for node in (old, defaults, settings)):
+    return old
+  return old | {
+    name: _with_newer_fields(old[name], defaults.get(name), value)
+    if name in old
+    else defaults.get(name)
+    for name, value in settings.items()
+  }
 
 
 def _without(

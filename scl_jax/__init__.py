@@ -64,6 +64,7 @@ from scl_jax.rules import static_masks as static_masks
 from scl_jax.sparsify import MaskRule as MaskRule
 from scl_jax.sparsify import SparsifyState as SparsifyState
 from scl_jax.sparsify import get_masks as get_masks
+from scl_jax.sparsify import get_params as get_params
 from scl_jax.sparsify import get_sparsify_state as get_sparsify_state
 from scl_jax.sparsify import sparsify as sparsify
 from scl_jax.ste import unit_step as unit_step

@@ -256,6 +256,40 @@ def get_masks(opt_state: optax.OptState) -> PyTree:
   )
 
 
+def get_params(opt_state: optax.OptState, rule: MaskRule) -> PyTree:
+  """The effective parameters, computed from the state of an optimizer.
+
+  They are those that `optax.apply_updates` gives. A training loop that computes
+  them in each step need not store them, nor does a checkpoint: 4 bytes for each
+  parameter less.
+
+  Args:
+    opt_state: The state, with one `SparsifyState` anywhere within.
+    rule: The rule that `sparsify` was given.
+
+  Returns:
+    A tree like the params, in the weights' dtype, float32 or wider; `None` at
+    leaves that are not floating point, which the state does not have.
+
+  Raises:
+    ValueError: If there is no `SparsifyState`, or more than one.
+
+  Example:
+    >>> rule = scl_jax.scl(penalty=0.01)
+    >>> tx = sparsify(optax.sgd(0.1), rule)
+    >>> state = tx.init({'w': jnp.ones((1, 2))})
+    >>> @jax.jit
+    ... def step(state, x):
+    ...   params = get_params(state, rule)
+    ...   grads = jax.grad(lambda p: jnp.sum(p['w'] @ x))(params)
+    ...   return tx.update(grads, state, params)[1]
+    >>> get_params(step(state, jnp.ones(2)), rule)
+    {'w': Array([[0.9, 0.9]], dtype=float32)}
+  """
+  state = get_sparsify_state(opt_state)
+  return _effective(rule, state.weights, state.rule_state)
+
+
 def get_sparsify_state(opt_state: optax.OptState) -> SparsifyState:
   """The one `SparsifyState` within the state of an optimizer.
 

@@ -70,7 +70,7 @@ def test_options_are_few_or_by_keyword(name, value):
 def test_the_issue_names_are_there():
   names = (
     'unit_step init_mask_params effective_params connection_count '
-    'apply_masks get_masks density summary prunable '
+    'apply_masks get_masks get_params density summary prunable '
     'normalize_by_feature_norm add_connection_penalty keep_params_in_box '
     'sparsify MaskRule scl gradual_magnitude rigl '
     'sparse_evolutionary_training snip random_pruning static_masks '

@@ -67,8 +67,9 @@ def penalty_of(state):
 
 
 class TestLearning:
-  def test_finds_the_connections_that_matter(self):
-    rule = scl_jax.scl(penalty=0.02, freeze_step=450)
+  @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+  def test_finds_the_connections_that_matter(self, dtype):
+    rule = scl_jax.scl(penalty=0.02, freeze_step=450, mask_dtype=dtype)
     _, states = train(rule, steps=600)
     mask = masks_of(states[-1])
     assert mask[:4].mean() > 0.9
@@ -289,6 +290,26 @@ class TestTargetDensity:
     assert 24 - group < count <= 24
 
 
+class TestShortMaskVariables:
+  def test_small_steps_add_up(self):
+    # To the nearest bfloat16 each of these steps would be rounded away.
+    step, steps = 1e-4, 1000
+    rule = scl_jax.scl(
+      penalty=step,
+      normalizer=None,
+      mask_optimizer=optax.sgd(1.0),
+      mask_dtype=jnp.bfloat16,
+    )
+    weights = {'w': jnp.ones((100, 50))}
+    state = rule.init(weights)
+    assert state.mask_params['w'].dtype == jnp.bfloat16
+    update = jax.jit(rule.update)
+    for _ in range(steps):
+      state = update(jax.tree.map(jnp.zeros_like, weights), state, weights)
+    moved = np.asarray(state.mask_params['w'], np.float64) - 0.3
+    np.testing.assert_allclose(moved.mean(), -step * steps, rtol=0.02)
+
+
 class TestErrors:
   @pytest.mark.parametrize(
     ('arguments', 'message'),
@@ -316,6 +337,7 @@ class TestErrors:
       ({'penalty': 0.1, 'estimator': 'step'}, "identity.*got 'step'"),
       ({'penalty': 0.1, 'penalty_order': 'first'}, "got 'first'"),
       ({'penalty': 0.1, 'normalizer': 'batch'}, 'normalizer must be'),
+      ({'penalty': 0.1, 'mask_dtype': jnp.float16}, 'mask_dtype must be'),
     ],
   )
   def test_arguments(self, arguments, message):

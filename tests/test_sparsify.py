@@ -64,6 +64,9 @@ class TestEveryOptimizer:
         scl_jax.get_sparsify_state(state).weights, scl_jax.get_masks(state)
       )
       chex.assert_trees_all_close(params, expected, rtol=1e-6, atol=1e-7)
+      chex.assert_trees_all_equal(
+        scl_jax.get_params(state, network.strong_rule()), expected
+      )
 
   def test_weights_behind_closed_masks_rest(self, trained):
     _, history = trained

@@ -90,6 +90,9 @@ MESHES: dict[str, list[tuple[int, int, int]]] = {
   'transformer 6.7B': [(1, 8, 1), (1, 64, 1), (8, 32, 2)],
   'transformer 69B': [(1, 8, 1), (1, 16, 4), (1, 64, 8)],
 }
+# Lean: mask variables in bfloat16, and effective parameters that each step
+# computes and does not store.
+METHODS = ('dense', 'scl', 'lean')
 # Where in a training state the bytes are: the first pattern that a path has.
 _PARTS = {
   'params': r'^params/',
@@ -108,26 +111,24 @@ class Job(NamedTuple):
     make_state: Makes the state, from nothing.
     batch: What else the step takes, `jax.ShapeDtypeStruct`.
     param_axes: See `sharding.param_shardings`.
+    rule: Of a sparse network.
   """
 
   step: Callable[..., Any]
   make_state: Callable[[], Any]
   batch: Sequence[jax.ShapeDtypeStruct]
   param_axes: Sequence[tuple[str, Sequence[str | None]]]
+  rule: scl_jax.MaskRule | None = None
 
 
 def decoder_job(
-  model: decoder.Decoder, *, is_sparse: bool, sequences: int, length: int
+  model: decoder.Decoder, *, method: str, sequences: int, length: int
 ) -> Job:
   """Adam on a transformer, whose layers are prunable."""
-  tx = optax.adam(1e-3)
-  if is_sparse:
-    rule = scl_jax.scl(
-      penalty=5e-3,
-      prunable=decoder.PRUNABLE,
-      feature_axes=decoder.FEATURE_AXES,
-    )
-    tx = scl_jax.sparsify(tx, rule)
+  rule = _rule(
+    method, prunable=decoder.PRUNABLE, feature_axes=decoder.FEATURE_AXES
+  )
+  tx = _wrap(optax.adam(1e-3), rule)
 
   def make_state():
     params = model.init(jax.random.key(0))
@@ -142,19 +143,16 @@ def decoder_job(
     return state, loss
 
   tokens = jax.ShapeDtypeStruct((sequences, length + 1), jnp.int32)
-  return Job(step, make_state, [tokens], decoder.PARAM_AXES)
+  return Job(step, make_state, [tokens], decoder.PARAM_AXES, rule)
 
 
-def resnet50_job(
-  mesh: jax.sharding.Mesh, *, is_sparse: bool, images: int
-) -> Job:
+def resnet50_job(mesh: jax.sharding.Mesh, *, method: str, images: int) -> Job:
   """The step that `imagenet_resnet50_scl` trains with, but for a given λ."""
   config = imagenet_resnet50_scl.get_config()
   config.batch_size, config.accumulation_steps = images, 1
   model = models.create_model(config.model, 1000, config.dtype)
-  tx = optax.sgd(0.4, momentum=0.9, nesterov=True)
-  if is_sparse:
-    tx = scl_jax.sparsify(tx, scl_jax.scl(penalty=5e-3))
+  rule = _rule(method)
+  tx = _wrap(optax.sgd(0.4, momentum=0.9, nesterov=True), rule)
   size = config.image_size
   step = training_step.make_step(
     config,
@@ -181,7 +179,38 @@ def resnet50_job(
     make_state,
     batch,
     config.param_axes,
+    rule,
   )
+
+
+def _wrap(
+  tx: optax.GradientTransformation, rule: scl_jax.MaskRule | None
+) -> optax.GradientTransformation:
+  return tx if rule is None else scl_jax.sparsify(tx, rule)
+
+
+def _rule(method: str, **arguments: Any) -> scl_jax.MaskRule | None:
+  if method == 'dense':
+    return None
+  dtype = jnp.bfloat16 if method == 'lean' else jnp.float32
+  return scl_jax.scl(penalty=5e-3, mask_dtype=dtype, **arguments)
+
+
+def without_params(job: Job) -> Job:
+  """The same step; its state holds no params, which are computed from it."""
+  rule = job.rule
+  if rule is None:
+    raise ValueError('job must be of a sparse network: it has no masks.')
+
+  def make_state():
+    return job.make_state()._replace(params=None)
+
+  def step(state, *batch):
+    params = scl_jax.get_params(state.opt_state, rule)
+    state, loss = job.step(state._replace(params=params), *batch)
+    return state._replace(params=None), loss
+
+  return job._replace(step=step, make_state=make_state)
 
 
 def compile_job(job: Job, mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -197,10 +226,11 @@ def compile_job(job: Job, mesh: jax.sharding.Mesh) -> dict[str, Any]:
   """
   with sharding.use(mesh):
     state = jax.eval_shape(job.make_state)
+    params = state.params or scl_jax.get_sparsify_state(state.opt_state).weights
     where = sharding.state_shardings(
       state,
-      state.params,
-      sharding.param_shardings(state.params, job.param_axes, mesh),
+      params,
+      sharding.param_shardings(params, job.param_axes, mesh),
       mesh,
     )
     place = lambda leaf, to: leaf.update(sharding=to)
@@ -244,20 +274,20 @@ def row(name: str, shape: Sequence[int]) -> dict[str, Any]:
   )
   parts = sharding.examples_axis(mesh)
   found: dict[str, Any] = {'network': name, 'mesh': list(shape)}
-  for method in ('dense', 'scl'):
+  for method in METHODS:
     if name == 'ResNet-50':
-      job = resnet50_job(
-        mesh, is_sparse=method == 'scl', images=_IMAGES * parts
-      )
+      job = resnet50_job(mesh, method=method, images=_IMAGES * parts)
     else:
       job = decoder_job(
         DECODERS[name],
-        is_sparse=method == 'scl',
+        method=method,
         sequences=parts,
         length=_LENGTH,
       )
+    params = jax.eval_shape(job.make_state).params
+    if method == 'lean':
+      job = without_params(job)
     found[method] = compile_job(job, mesh)
-  params = jax.eval_shape(job.make_state).params
   found['parameters'] = sum(p.size for p in jax.tree.leaves(params))
   return found
 
@@ -290,11 +320,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   lines = [
     '| network | devices | data × fsdp × tensor | params | weights '
     '| mask variables | moments | state, SCL | state, dense | ratio '
-    '| collectives, dense | SCL adds, in MB | ratio at most |',
-    '|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|',
+    '| state, lean | ratio, lean | collectives, dense | SCL adds, in MB '
+    '| ratio at most |',
+    '|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|',
   ]
   for found in rows:
-    scl, dense = found['scl'], found['dense']
+    scl, dense, lean = (found[method] for method in ('scl', 'dense', 'lean'))
     cells = [
       found['network'],
       str(math.prod(found['mesh'])),
@@ -306,6 +337,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
       f'{scl["state_total"] / 1e9:.3g}',
       f'{dense["state_total"] / 1e9:.3g}',
       f'{scl["state_total"] / dense["state_total"]:.2f}',
+      f'{lean["state_total"] / 1e9:.3g}',
+      f'{lean["state_total"] / dense["state_total"]:.2f}',
       f'{dense["collectives"] / 1e9:.3g}',
       ' to '.join(
         f'{(scl[key] - dense["collectives"]) / 1e6:.3g}'

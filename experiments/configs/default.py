@@ -68,7 +68,17 @@ def get_config() -> ml_collections.ConfigDict:
   config.penalty = 5e-3  # the price of one connection
   config.target_density = config_dict.placeholder(float)  # replaces penalty
   config.freeze_at = 0.75  # share of the run after which masks are fixed
-  config.scl = ml_collections.ConfigDict()  # other arguments of scl_jax.scl
+  config.scl = ml_collections.ConfigDict(  # other arguments of scl_jax.scl
+    {
+      'ramp': 0.3,
+      'box': 0.3,
+      'init_value': 0.3,
+      'estimator': 'identity',
+      'penalty_order': 'after',
+      'granularity': 'connection',
+      'mask_dtype': 'float32',
+    }
+  )
   config.consensus = ml_collections.ConfigDict()  # of experiments.gating.price
 
   # What experiments.sweep and experiments.consensus train.

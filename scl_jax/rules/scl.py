@@ -14,7 +14,7 @@
 # ==============================================================================
 """Sparse Connectivity Learning (arXiv 2201.05020)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import numbers
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,7 @@ from scl_jax import checks
 from scl_jax import features
 from scl_jax import masks as masks_lib
 from scl_jax import motion
+from scl_jax import rounding
 from scl_jax import ste
 from scl_jax import targets
 from scl_jax import transforms
@@ -42,8 +43,8 @@ class SCLState(NamedTuple):
 
   Attributes:
     count: Steps so far, int32.
-    mask_params: The mask variables, float32; `None` at leaves that are not
-      prunable.
+    mask_params: The mask variables, in `mask_dtype`; `None` at leaves that are
+      not prunable.
     penalty: λ of the last step, float32; of the next one, if it is constant.
       With densities of layers a tree like `mask_params`.
     normalizer_state: State of the normaliser.
@@ -91,6 +92,7 @@ def scl(
   prunable: Prunable = None,
   feature_axes: features.FeatureAxes = None,
   granularity: masks_lib.Granularity = 'connection',
+  mask_dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> MaskRule:
   r"""Sparse Connectivity Learning: masks that are trained with the weights.
 
@@ -145,6 +147,9 @@ def scl(
       `'feature'`, or a block shape such as (4, 4). It gets the sum of its
       connections' gradients and prices, or their mean where a normaliser has
       set their scale.
+    mask_dtype: What mask variables are stored in: float32, or bfloat16, which
+      takes 2 bytes less and is rounded to at random
+      (`scl_jax.rounding`); they are computed in float32.
 
   Returns:
     A `MaskRule` for `scl_jax.sparsify`.
@@ -166,6 +171,7 @@ def scl(
       f'{penalty=}, {target_density=} and {target_macs=}.'
     )
   _check_arguments(penalty, freeze_step, ramp, init_value, box, penalty_order)
+  store = _storage(jnp.dtype(mask_dtype))
   target = targets.choose(
     target_density, target_macs, costs, freeze_step=freeze_step, ramp=ramp
   )
@@ -207,7 +213,7 @@ def scl(
         price = jax.tree.map(lambda _: jnp.copy(price), mask_params)
     return SCLState(
       count=jnp.zeros((), jnp.int32),
-      mask_params=mask_params,
+      mask_params=jax.tree.map(lambda m: m.astype(mask_dtype), mask_params),
       penalty=price,
       normalizer_state=normalize.init(connections),
       optimizer_state=by_variable.init(mask_params),
@@ -240,7 +246,9 @@ def scl(
     return new._replace(motion_state=seen)
 
   def move(grads, state, weights, sizes):
-    mask_params = state.mask_params
+    mask_params = jax.tree.map(
+      lambda m: m.astype(jnp.float32), state.mask_params
+    )
     expanded = jax.tree.map(
       lambda m, w: masks_lib.expand(m, w.shape), mask_params, weights
     )
@@ -297,7 +305,7 @@ def scl(
       )
     return state._replace(
       count=jnp.asarray(optax.safe_increment(state.count)),
-      mask_params=moved,
+      mask_params=store(moved, state.count),
       penalty=price,
       normalizer_state=normalizer_state,
       optimizer_state=optimizer_state,
@@ -331,6 +339,17 @@ def _prunable_only(tree: PyTree, mask_params: PyTree) -> PyTree:
   return jax.tree.map(
     lambda leaf, m: None if m is None else leaf, tree, mask_params
   )
+
+
+def _storage(dtype: Any) -> Callable[[PyTree, jax.Array], PyTree]:
+  """From mask variables and the step to what is kept of them."""
+  if dtype == jnp.float32:
+    return lambda mask_params, _: mask_params
+  if dtype == jnp.bfloat16:
+    return lambda mask_params, count: rounding.round_stochastically(
+      mask_params, jax.random.fold_in(jax.random.key(0), count)
+    )
+  raise ValueError(f'mask_dtype must be float32 or bfloat16, got {dtype}.')
 
 
 def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:

@@ -15,6 +15,7 @@
 """Every config is complete: its model, rule, optimizer and command exist."""
 
 import importlib
+import inspect
 import pkgutil
 
 import jax
@@ -85,9 +86,18 @@ def test_rules():
   with pytest.raises(ValueError, match=r"'dense', 'scl', .*; got 'prune'"):
     rules.rule_of(config, 100)
   config.method = 'scl'
-  config.scl.boxx = 0.2
+  with config.unlocked():
+    config.scl.boxx = 0.2
   with pytest.raises(ValueError, match=r'config.scl does not fit.*boxx'):
     rules.rule_of(config, 100)
+
+
+def test_arguments_of_scl_are_its_defaults():
+  parameters = inspect.signature(scl_jax.scl).parameters
+  for name, value in default.get_config().scl.items():
+    if name == 'mask_dtype':
+      value = jnp.dtype(value)
+    assert parameters[name].default == value, name
 
 
 @pytest.mark.parametrize('share', [0.0, -0.5, 1.01, float('nan')])

@@ -106,7 +106,8 @@ def test_new_report(tmp_path, monkeypatch):
   report = load(tmp_path / 'results.json', config, empty=empty)
   command = "python -m experiments.none '--config.a=(1, 2)'"
   assert report['commands'] == [command]
-  assert report['config']['scl'] == {'box': 0.3}
+  assert report['config']['scl']['box'] == 0.3
+  assert 'ramp' not in report['config']['scl']
   assert 'seed' not in report['config']
   assert (config.seed, config.scl.ramp) == (0, 0.5)
   report['points'].append({})

@@ -83,10 +83,10 @@ def test_asynchronous_collectives_are_refused():
 def test_the_bytes_of_a_device():
   mesh = jax.make_mesh((2, 2, 2), sharding.AXES, axis_types=AUTO * 3)
   found = {}
-  for method in ('dense', 'scl'):
-    job = scale.decoder_job(
-      TINY, is_sparse=method == 'scl', sequences=4, length=8
-    )
+  for method in scale.METHODS:
+    job = scale.decoder_job(TINY, method=method, sequences=4, length=8)
+    if method == 'lean':
+      job = scale.without_params(job)
     found[method] = scale.compile_job(job, mesh)
   # By hand: what is stacked is prunable and divided by fsdp and tensor, norms
   # are copied.
@@ -104,6 +104,8 @@ def test_the_bytes_of_a_device():
     'moments': 2 * params,
     'other': 0,
   }
+  lean = found['lean']['state']
+  assert lean == parts | {'params': 0, 'mask_params': prunable // 2}
   # Norms of features, and little else.
   scl, dense = (found[m]['collectives'] for m in ('scl', 'dense'))
   features = 3 * (16 + 8 + 8 + 16 + 24 + 24 + 16)

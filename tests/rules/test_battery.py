@@ -15,6 +15,7 @@
 """Every rule under every optimizer: `scl_jax.testing`, check by check."""
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -34,6 +35,15 @@ RULES = {
   'scl with a penalty': (
     scl_jax.scl(penalty=0.15, mask_optimizer=optax.sgd(0.1)),
     None,
+  ),
+  'scl in bfloat16': (
+    scl_jax.scl(
+      target_density=0.4,
+      freeze_step=8,
+      mask_optimizer=optax.sgd(0.1),
+      mask_dtype=jnp.bfloat16,
+    ),
+    0.4,
   ),
   'gradual_magnitude': (
     scl_jax.gradual_magnitude(0.3, begin_step=1, end_step=9, update_every=3),

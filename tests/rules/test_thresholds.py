@@ -103,7 +103,8 @@ def test_str():
   np.testing.assert_allclose(
     state.rule_state.mask_params['kernel'], [[s]], rtol=1e-4
   )
-  np.testing.assert_allclose(params['kernel'], expected, rtol=1e-4, atol=1e-6)
+  for kernel in (params['kernel'], scl_jax.get_params(state, rule)['kernel']):
+    np.testing.assert_allclose(kernel, expected, rtol=1e-4, atol=1e-6)
   np.testing.assert_array_equal(scl_jax.get_masks(state)['kernel'], mask)
 
 
