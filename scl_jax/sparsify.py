@@ -341,8 +341,13 @@ def as_weights(params: PyTree) -> PyTree:
 def _step_of_product(inner, rule, grads, state, extra_args):
   """A step where params = weights * masks."""
   weights, masks = state.weights, _masks_of(state.rule_state, state.weights)
+  # Behind a barrier, so that XLA does not share these masks with those below:
+  # to compare twice is cheaper than to store and load the result.
+  masks_of_grads = _masks_of(
+    jax.lax.optimization_barrier(state.rule_state), state.weights
+  )
   steps, inner_state = inner.update(
-    masks_lib.apply_masks(grads, masks),
+    masks_lib.apply_masks(grads, masks_of_grads),
     state.inner_state,
     masks_lib.apply_masks(weights, masks),
     **extra_args,
