@@ -70,11 +70,15 @@ def _max_pool_jvp(primals, tangents):
   """
   values, changes = _windows(primals[0]), _windows(tangents[0])
   for axis in (2, 3):
-    a, b = jnp.unstack(values, axis=axis)
-    da, db = jnp.unstack(changes, axis=axis)
+    a, b = _halves(values, axis)
+    da, db = _halves(changes, axis)
     share = jnp.where(a > b, 1.0, jnp.where(a == b, 0.5, 0.0)).astype(a.dtype)
     values, changes = jnp.maximum(a, b), share * da + (1 - share) * db
   return values, changes
+
+
+def _halves(x: jax.Array, axis: int) -> list[jax.Array]:
+  return [jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in (0, 1)]
 
 
 def _windows(x: jax.Array) -> jax.Array:
