@@ -172,7 +172,10 @@ def sparsify(
       'resumes_weights must be True.'
     )
   inner = optax.with_extra_args_support(optimizer)
-  step = _step_of_product if rule.effective is None else _step_of_function
+  step = _step_of_function
+  if rule.effective is None:
+    # Made once: to `lax.cond` a new function is a new program to compile.
+    step = functools.partial(_step_of_product, functools.partial(_reset, inner))
 
   def init_fn(params):
     tree_lib.check_arrays(params, 'params')
@@ -338,7 +341,7 @@ def as_weights(params: PyTree) -> PyTree:
   return jax.tree.map(as_weight, params)
 
 
-def _step_of_product(inner, rule, grads, state, extra_args):
+def _step_of_product(reset, inner, rule, grads, state, extra_args):
   """A step where params = weights * masks."""
   weights, masks = state.weights, _masks_of(state.rule_state, state.weights)
   # Behind a barrier, so that XLA does not share these masks with those below:
@@ -361,13 +364,9 @@ def _step_of_product(inner, rule, grads, state, extra_args):
       _regrown, new_weights, _masks_of(rule_state, new_weights), masks
     )
     # A `where` on moments would keep the optimizer's step from being fused.
+    is_any = jnp.stack([leaf.any() for leaf in jax.tree.leaves(regrown)]).any()
     new_weights, inner_state = jax.lax.cond(
-      jnp.any(jnp.stack([jnp.any(leaf) for leaf in jax.tree.leaves(regrown)])),
-      functools.partial(_reset, inner),
-      lambda weights, inner_state, regrown: (weights, inner_state),
-      new_weights,
-      inner_state,
-      regrown,
+      is_any, reset, _keep, new_weights, inner_state, regrown
     )
   return SparsifyState(new_weights, rule_state, inner_state)
 
@@ -413,6 +412,9 @@ def _reset(inner, weights, inner_state, regrown):
     is_leaf=lambda node: isinstance(node, optax.MaskedNode),
   )
   return jax.tree.map(_zero_where, weights, regrown), inner_state
+
+
+_keep = lambda weights, inner_state, regrown: (weights, inner_state)
 
 
 def _regrown(

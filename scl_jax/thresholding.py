@@ -124,42 +124,60 @@ def find_threshold(
   leaves, treedef = jax.tree.flatten(scores)
   if not leaves:
     raise ValueError('scores holds no array, so there is nothing to keep.')
-  entries = [1] * len(leaves) if costs is None else treedef.flatten_up_to(costs)
-  factors = [1] * len(leaves) if rates is None else treedef.flatten_up_to(rates)
-  prices = list(zip(entries, factors, strict=True))
+  # Without costs or rates 1 stays a constant, which XLA folds.
+  of_leaves = lambda tree, dtype: (
+    None
+    if tree is None
+    else [jnp.asarray(x, dtype) for x in treedef.flatten_up_to(tree)]
+  )
   if not isinstance(budget, wide.Wide):
     whole = jnp.maximum(jnp.asarray(budget, jnp.int32), 0)
     budget = wide.Wide(
       jnp.zeros_like(whole, jnp.uint32), whole.astype('uint32')
     )
-  rounds = jnp.where(when, _ROUNDS, 0)
-
-  def find():
-    keys = [_ordered_int(leaf) for leaf in leaves]
-    # The lowest threshold above which everything can be paid.
-    key = 1 + bisect(
-      lambda t: ~wide.at_most(_sum([k > t for k in keys], prices), budget),
-      _INT32.min,
-      _INT32.max - 1,
-      rounds=rounds,
-    )
-    tied = [k == key for k in keys]
-    rest = wide.minus(budget, _sum([k > key for k in keys], prices))
-    ends = []
-    for equal, price in zip(tied, prices, strict=True):
-      end = _end(equal, price, rest, rounds)
-      paid = equal & (_positions(equal.shape) < end)
-      # One that is too dear ends it, for the leaves that follow as well.
-      is_all = jnp.all(paid == equal)
-      rest = wide.minus(rest, _sum([paid], [price]))
-      rest = jax.tree.map(lambda r, a=is_all: jnp.where(a, r, 0), rest)
-      ends.append(end)
-    return Threshold(key, jax.tree.unflatten(treedef, ends))
-
-  nothing = jax.tree.map(
-    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(find)
+  threshold = jax.lax.cond(
+    when,
+    _find,
+    _no_threshold,
+    leaves,
+    of_leaves(costs, jnp.int32),
+    of_leaves(rates, jnp.uint32),
+    budget,
+    jnp.where(when, _ROUNDS, 0),
   )
-  return jax.lax.cond(when, find, lambda: nothing)
+  return threshold._replace(ends=jax.tree.unflatten(treedef, threshold.ends))
+
+
+def _find(leaves, costs, rates, budget, rounds):
+  """The threshold, its ends as a list; closes over nothing."""
+  ones = [1] * len(leaves)
+  prices = list(zip(costs or ones, rates or ones, strict=True))
+  keys = [_ordered_int(leaf) for leaf in leaves]
+  # The lowest threshold above which everything can be paid.
+  key = 1 + bisect(
+    lambda t: ~wide.at_most(_sum([k > t for k in keys], prices), budget),
+    _INT32.min,
+    _INT32.max - 1,
+    rounds=rounds,
+  )
+  tied = [k == key for k in keys]
+  rest = wide.minus(budget, _sum([k > key for k in keys], prices))
+  ends = []
+  for equal, price in zip(tied, prices, strict=True):
+    end = _end(equal, price, rest, rounds)
+    paid = equal & (_positions(equal.shape) < end)
+    # One that is too dear ends it, for the leaves that follow as well.
+    is_all = jnp.all(paid == equal)
+    rest = wide.minus(rest, _sum([paid], [price]))
+    rest = jax.tree.map(lambda r, a=is_all: jnp.where(a, r, 0), rest)
+    ends.append(end)
+  return Threshold(key, ends)
+
+
+def _no_threshold(*operands):
+  return jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(_find, *operands)
+  )
 
 
 def above(scores: PyTree, threshold: Threshold) -> PyTree:

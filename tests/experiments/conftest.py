@@ -21,9 +21,8 @@ import pytest
 
 @pytest.fixture(scope='module')
 def quick_compiles(tmp_path_factory):
-  """Less optimised, and each program once: for tests that mostly compile."""
+  """A persistent cache, as each run makes its programs anew, and alike."""
   names = {
-    'jax_disable_most_optimizations': True,
     'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('xla')),
     'jax_persistent_cache_min_compile_time_secs': 0.0,
   }

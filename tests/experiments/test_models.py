@@ -55,6 +55,39 @@ def test_lenets_have_the_published_sizes(name, parameters, weights, macs):
   assert sum(jax.tree.leaves(total)) == macs
 
 
+def test_pooling_and_its_gradient():
+  """Entries that are equally large share it."""
+  windows = np.array(
+    [[[1, 4], [2, 3]], [[5, 5], [0, 1]], [[7, 7], [7, 7]], [[0, -1], [0, -2]]],
+    np.float32,
+  )
+  shares = np.array(
+    [[[0, 1], [0, 0]], [[0.5, 0.5], [0, 0]], np.full((2, 2), 0.25),
+     [[0.5, 0], [0.5, 0]]]
+  )  # fmt: skip
+  found, pull = jax.vjp(layers.max_pool_2x2, windows[..., None])
+  np.testing.assert_array_equal(found.ravel(), [4, 5, 7, 0])
+  (gradient,) = pull(jnp.full_like(found, 4.0))
+  np.testing.assert_array_equal(gradient[..., 0], 4 * shares)
+
+
+def test_gradient_of_pooling_does_not_depend_on_rounding():
+  """XLA may compute twice what is pooled, and round it in two ways."""
+  x = np.random.default_rng(0).normal(size=(8, 8, 8, 6)).astype(np.float32)
+
+  def loss(scale, shift):
+    return jnp.sin(layers.max_pool_2x2(x * scale + shift)).sum()
+
+  gradient = jax.grad(loss, argnums=(0, 1))
+  args = (jnp.full(6, 1.3), jnp.full(6, 0.1))
+  fused = jax.jit(
+    gradient, compiler_options={'xla_backend_optimization_level': 0}
+  )
+  expected = gradient(*args)  # op by op, so it is computed once
+  for ours, theirs in zip(fused(*args), expected, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
   ('name', 'size', 'classes', 'parameters', 'weights'),
   [

@@ -30,7 +30,7 @@ from experiments import initial
 from experiments import train
 from experiments.configs import digits_mlp_scl
 
-_EPOCHS = 40
+_EPOCHS = 20
 
 
 def get_config(epochs=_EPOCHS):

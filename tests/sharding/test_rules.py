@@ -34,11 +34,6 @@ import scl_jax
 KEY = jax.random.key(5)
 STEPS = 8
 TOLERANCE = 1e-5
-# XLA's effort; compiling is what takes the time here.
-OPTIONS = {
-  'xla_backend_optimization_level': 0,
-  'xla_llvm_disable_expensive_passes': True,
-}
 SPECS = {
   'a': {'kernel': jax.P('fsdp', 'tensor'), 'bias': jax.P('tensor')},
   'b': {'kernel': jax.P('tensor', 'fsdp'), 'bias': jax.P()},
@@ -109,7 +104,7 @@ def train(rule, params, goal):
   program = (
     jax.jit(step, donate_argnums=(0, 1), out_shardings=lies)
     .lower(params, state, goal)
-    .compile(compiler_options=OPTIONS)
+    .compile()
   )
   for _ in range(STEPS):
     params, state = program(params, state, goal)
