@@ -84,7 +84,6 @@ def variants() -> dict[str, Callable[[], dict[str, Any]]]:
     'mask variables in bfloat16': lambda: {'mask_dtype': 'bfloat16'},
     'a variable for 4 inputs': lambda: {'granularity': (4, 1)},
     'a variable for 4 x 4': lambda: {'granularity': (4, 4)},
-    'a variable for each unit': lambda: {'granularity': 'feature'},
   }
 
 
