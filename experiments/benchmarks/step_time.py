@@ -85,6 +85,9 @@ def variants() -> dict[str, optax.GradientTransformation]:
     'scl, target density': scl_jax.sparsify(
       adam, scl_jax.scl(target_density=0.01, freeze_step=10**9)
     ),
+    'scl, masks in bfloat16': scl_jax.sparsify(
+      adam, scl_jax.scl(penalty=5e-3, mask_dtype=jnp.bfloat16)
+    ),
     'scl, frozen': scl_jax.sparsify(
       adam, scl_jax.scl(penalty=5e-3, freeze_step=1)
     ),
