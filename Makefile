@@ -10,7 +10,7 @@ ARGS ?=
 EXTRAS := experiments,export,inference,onnx,test,dev,docs,notebooks
 LIBRARY_TESTS := tests --ignore=tests/experiments \
   --ignore=tests/notebooks
-PYTEST := -m pytest -n logical --maxprocesses=$(JOBS)
+PYTEST := -m pytest -n logical --maxprocesses=$(JOBS) --dist worksteal
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:

@@ -302,10 +302,18 @@ def _optimizer(name: str) -> optax.GradientTransformation:
   return optax.GradientTransformation(tx.init, jax.jit(tx.update))
 
 
+@functools.lru_cache(maxsize=32)
+def _compiled(update: Callable[..., Any]) -> Callable[..., Any]:
+  """The update of a rule, the same one for all optimizers."""
+  return jax.jit(update)
+
+
 def _wrapped(
   rule: MaskRule, name: str
 ) -> optax.GradientTransformationExtraArgs:
-  return sparsify(_optimizer(name), rule._replace(update=jax.jit(rule.update)))
+  return sparsify(
+    _optimizer(name), rule._replace(update=_compiled(rule.update))
+  )
 
 
 _loss_grad = jax.jit(jax.grad(loss))

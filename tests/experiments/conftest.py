@@ -21,7 +21,10 @@ import pytest
 
 @pytest.fixture(scope='module')
 def quick_compiles(tmp_path_factory):
-  """A persistent cache, as each run makes its programs anew, and alike."""
+  """A persistent cache, as each run makes its programs anew, and alike.
+
+  Processes that the tests start use it as well.
+  """
   names = {
     'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('xla')),
     'jax_persistent_cache_min_compile_time_secs': 0.0,
@@ -30,7 +33,10 @@ def quick_compiles(tmp_path_factory):
   for name, value in names.items():
     jax.config.update(name, value)
   compilation_cache.reset_cache()
-  yield
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in names.items():
+      patch.setenv(name.upper(), str(value))
+    yield
   for name, value in before.items():
     jax.config.update(name, value)
   compilation_cache.reset_cache()

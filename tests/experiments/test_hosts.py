@@ -35,6 +35,7 @@ from experiments.configs import digits_mlp_scl
 EPOCHS = 4
 LIMIT = 180  # seconds after which nothing is waited for any more
 TOLERANCE = 1e-5
+ONE_DEVICE = os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1')
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
@@ -51,7 +52,6 @@ def get_config():
 def start(tmp_path):
   """Starts a process; what is left of them is killed in the end."""
   running = []
-  cache = jax.config.values['jax_compilation_cache_dir']
 
   def start(workdir, number, *arguments, env=None):
     name = str(tmp_path / f'{number}.log')
@@ -70,10 +70,7 @@ def start(tmp_path):
         stdout=log, stderr=log,
         env={
             **os.environ,
-            'XLA_FLAGS': '',  # one device each
-            'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',
-            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-            'JAX_COMPILATION_CACHE_DIR': cache,
+            'XLA_FLAGS': ONE_DEVICE,
             **(env or {}),
         },
       )  # fmt: skip

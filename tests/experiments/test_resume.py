@@ -32,6 +32,8 @@ from experiments.configs import digits_mlp_scl
 
 _EPOCHS = 20
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 def get_config(epochs=_EPOCHS):
   config = digits_mlp_scl.get_config()

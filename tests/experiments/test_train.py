@@ -40,6 +40,8 @@ from experiments.configs import mnist_lenet300_dense
 from experiments.configs import mnist_lenet300_scl
 import scl_jax
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 def short_config(module=digits_mlp_scl, **fields):
   config = module.get_config()
@@ -56,6 +58,7 @@ def read(workdir, name):
 
 def test_command_line(tmp_path, monkeypatch):
   workdir = str(tmp_path / 'run')
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   monkeypatch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
   output = subprocess.run(

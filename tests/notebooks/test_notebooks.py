@@ -43,6 +43,8 @@ def test_has_saved_outputs_and_installs_first(path):
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path):
   notebook = nbformat.read(path, as_version=4)
+  for cell in notebook.cells:  # a tenth of the training that was saved
+    cell.source = cell.source.replace('EPOCHS, BATCH = 100', 'EPOCHS, BATCH = 10')
   client = nbclient.NotebookClient(notebook, timeout=300, kernel_name='python3')
   client.execute()
   printed = ''.join(
