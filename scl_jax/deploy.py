@@ -31,6 +31,7 @@ import warnings
 
 import jax
 from jax import export
+from jax import extend
 import jax.numpy as jnp
 import numpy as np
 
@@ -120,20 +121,30 @@ def save_onnx(
 
   batches = [example_inputs, [x[:1] for x in example_inputs]]
   expected = [network(*inputs) for inputs in batches]
-  try:
-    with _quiet(), _unpatched():
-      data = jax2onnx.to_onnx(network, specs).SerializeToString()
-    session = onnxruntime.InferenceSession(
-      data, providers=['CPUExecutionProvider']
-    )
-    for inputs, outputs in zip(batches, expected, strict=True):
-      _check(session, [np.asarray(x) for x in inputs], outputs)
-  except Exception as error:  # both raise a great variety
-    raise RuntimeError(
-      'jax2onnx does not translate this network for ONNX Runtime, so '
-      f'nothing was written; save_stablehlo may serve. {error}'
-    ) from error
-  atomic.write(path, data)
+  # jax2onnx patches JAX while it traces, and knows some functions only so. A
+  # network that reads its own program, as a compact one does, has to be traced
+  # before.
+  traced = jax.make_jaxpr(network)(*specs)
+  errors = []
+  for program in (network, extend.core.jaxpr_as_fun(traced)):
+    try:
+      with _quiet(), _unpatched():
+        data = jax2onnx.to_onnx(program, specs).SerializeToString()
+      session = onnxruntime.InferenceSession(
+        data, providers=['CPUExecutionProvider']
+      )
+      for inputs, outputs in zip(batches, expected, strict=True):
+        _check(session, [np.asarray(x) for x in inputs], outputs)
+    except Exception as error:  # both raise a great variety
+      errors.append(error)
+    else:
+      atomic.write(path, data)
+      return
+  raise RuntimeError(
+    'jax2onnx does not translate this network for ONNX Runtime, so nothing '
+    'was written; save_stablehlo may serve. It failed twice. Of the function: '
+    f'{errors[0]} Of what JAX makes of it: {errors[1]}'
+  ) from errors[0]
 
 
 def _of_any_batch(inputs: tuple[Any, ...]) -> list[jax.ShapeDtypeStruct]:
