@@ -19,16 +19,19 @@ r"""What compaction makes of networks that SCL trained, at several densities.
         --workdir=experiments/results/mnist_lenet300_compaction \
         --config.densities='(0.1, 0.05, 0.02, 0.01)' --config.seeds=3
 
-Each network is trained with one mask variable for a connection, and with one
-for a feature; then `scl_jax.compact` removes what is dead, inputs that nobody
-reads included, and dense and small network are timed in turn on this device.
-At equal accuracy the question is which of the two leaves the smaller network.
+Each network is trained in the ways of `WAYS`: with one mask variable for a
+connection, without and with a price on live features beside that on
+connections; with one for a feature; with some layers so and some so. Then
+`scl_jax.compact` removes what is dead, inputs that nobody reads included, and
+dense and small network are timed in turn on this device. At equal accuracy the
+question is which way leaves the smaller network.
 As in `experiments.sweep`, the test split is read unless there is a validation
 split, `results.json` is rewritten after each run, and no run is repeated.
 """
 
 from collections.abc import Iterable, Mapping
 import os
+import types
 from typing import Any
 
 import jax
@@ -43,6 +46,7 @@ from experiments import evaluation
 from experiments import input_pipeline
 from experiments import models
 from experiments import result_store
+from experiments import rules
 from experiments import train
 import scl_jax
 
@@ -51,7 +55,19 @@ _NOT_SETTINGS = (
   'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
   'dense_reference', 'points_per_epoch', 'together',
 )  # fmt: skip
-_GRANULARITIES = ('connection', 'feature')
+# What `scl_jax.scl` is given in each way.
+WAYS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
+  {
+    'connections': {},
+    'connections, feature price': {'feature_price': 0.75},
+    'features': {'granularity': 'feature'},
+    'mixed': {'granularity': 'mixed'},
+  }
+)
+# The layers in which mixed networks have one mask variable a feature. Not the
+# first of a perceptron, whose features hold most connections, nor the last.
+_BY_FEATURE = {'lenet300': 'Dense_1/.*'}
+_CONVOLUTIONS = '(.*/)?Conv.*'
 _BATCH_SIZES = (1, 32, 256)
 _EXAMPLES = 32  # that outputs are compared on
 _ROUNDS = 30
@@ -74,10 +90,10 @@ def experiment(
       another config.
   """
   todo = [
-    (granularity, float(density), seed)
-    for density in config.densities
-    for granularity in _GRANULARITIES
+    (way, float(density), seed)
     for seed in range(config.seeds)
+    for density in config.densities
+    for way in WAYS
   ]
   if not todo:
     raise ValueError(
@@ -97,7 +113,7 @@ def experiment(
     },
   )
   dataset = input_pipeline.from_config(config)
-  done = {(p['granularity'], p['value'], p['seed']) for p in report['points']}
+  done = {(p['way'], p['value'], p['seed']) for p in report['points']}
   for key in tqdm.tqdm(
     [key for key in todo if key not in done], unit='run', disable=None
   ):
@@ -110,7 +126,7 @@ def experiment(
 def measure(
   config: ml_collections.ConfigDict,
   dataset: input_pipeline.Dataset,
-  granularity: str,
+  way: str,
   density: float,
   seed: int,
 ) -> dict[str, Any]:
@@ -120,7 +136,7 @@ def measure(
     config: What all runs share.
     dataset: Its validation split is reported if there is one, else its test
       split.
-    granularity: What a mask variable stands for, see `scl_jax.scl`.
+    way: A key of `WAYS`.
     density: The density to reach.
     seed: The seed.
 
@@ -129,10 +145,17 @@ def measure(
   """
   config = config.copy_and_resolve_references()
   config.seed, config.target_density = seed, density
-  with config.unlocked():
-    config.scl.granularity = granularity
+  arguments = dict(WAYS[way])
+  if arguments.get('granularity') == 'mixed':
+    by_feature = _BY_FEATURE.get(config.model, _CONVOLUTIONS)
+    arguments['granularity'] = {by_feature: 'feature', '.*': 'connection'}
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
-  run = train.fit(config, model, dataset.without_validation())
+  run = train.fit(
+    config,
+    model,
+    dataset.without_validation(),
+    make_rule=lambda num_steps: rules.rule_of(config, num_steps, **arguments),
+  )
   split = dataset.validation if config.validation_size else dataset.test
   params, model_state = run.state.params, run.state.model_state
   masks = train.get_masks(config, run.state)
@@ -150,7 +173,7 @@ def measure(
   }
   certificate = small.certificate
   return {
-    'granularity': granularity,
+    'way': way,
     'value': density,
     'seed': seed,
     'accuracy': train.accuracy(model, params, split, model_state),
@@ -176,27 +199,36 @@ def table(report: Mapping[str, Any]) -> str:
   """Means over seeds, as Markdown."""
   groups: dict[tuple[float, str], list[Any]] = {}
   for point in report['points']:
-    groups.setdefault((point['value'], point['granularity']), []).append(point)
+    groups.setdefault((point['value'], point['way']), []).append(point)
   speed = ' | '.join(f'batch {size}' for size in _BATCH_SIZES)
   lines = [
-    '| density | a mask variable for each | accuracy | parameters left | '
-    f'MACs | {speed} |',
-    '|--:|---|--:|--:|--:|' + '--:|' * len(_BATCH_SIZES),
+    '| density | masks of | accuracy | features left | parameters left '
+    f'| MACs | {speed} |',
+    '|--:|---|--:|--:|--:|--:|' + '--:|' * len(_BATCH_SIZES),
   ]
-  for (density, granularity), points in sorted(groups.items(), reverse=True):
+  order = list(WAYS)
+  for (density, way), points in sorted(
+    groups.items(), key=lambda item: (-item[0][0], order.index(item[0][1]))
+  ):
     accuracy, std = result_store.mean_and_std(
       [100 * point['accuracy'] for point in points]
     )
     left = 100 * _mean(p['params_after'] / p['params_before'] for p in points)
     macs = _mean(p['macs_before'] / max(1, p['macs_after']) for p in points)
     gains = [
-      _mean(p['latency'][str(size)]['compact_speedup'] for p in points)
+      result_store.mean_and_std(
+        [p['latency'][str(size)]['compact_speedup'] for p in points]
+      )
       for size in _BATCH_SIZES
     ]
+    features = '-'.join(
+      f'{_mean(int(shape.split("x")[-1]) for shape in shapes):.0f}'
+      for shapes in zip(*(p['shapes'] for p in points), strict=True)
+    )
     lines.append(
-      f'| {100 * density:g} % | {granularity} | {accuracy:.2f} ± {std:.2f} % | '
-      f'{left:.1f} % | ×{macs:.1f} | '
-      + ' | '.join(f'×{gain:.2f}' for gain in gains)
+      f'| {100 * density:g} % | {way} | {accuracy:.2f} ± {std:.2f} % | '
+      f'{features} | {left:.1f} % | ×{macs:.1f} | '
+      + ' | '.join(f'×{gain:.2f} ± {std:.2f}' for gain, std in gains)
       + ' |'
     )
   return '\n'.join(lines) + '\n'

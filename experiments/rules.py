@@ -28,7 +28,7 @@ WITHOUT_MASKS = ('dense', 'consensus')
 
 
 def rule_of(
-  config: ml_collections.ConfigDict, num_steps: int
+  config: ml_collections.ConfigDict, num_steps: int, **arguments: Any
 ) -> scl_jax.MaskRule | None:
   """The rule that a config describes; `None` where connections have no masks.
 
@@ -37,6 +37,7 @@ def rule_of(
       key of `RULES`; the field of that name, if there is one, holds further
       arguments of the rule.
     num_steps: The length of the run, in steps.
+    **arguments: Of the rule, instead of the config's.
 
   Returns:
     A `MaskRule`, or `None`.
@@ -51,7 +52,7 @@ def rule_of(
     raise ValueError(
       f'config.method must be one of {known}; got {config.method!r}.'
     )
-  arguments = dict(config.get(config.method, {}))
+  arguments = {**config.get(config.method, {}), **arguments}
   try:
     return RULES[config.method](config, num_steps, arguments)
   except TypeError as error:

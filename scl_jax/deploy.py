@@ -21,21 +21,24 @@ before, or keep the network as a sparse file (`scl_jax.save`).
 Either format takes batches of any size: the first axis of each input.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import io
 import logging
+import math
 import os
 from typing import Any
 import warnings
 
 import jax
 from jax import export
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import atomic
 from scl_jax import tree as tree_lib
+from scl_jax.graph import nodes
 
 PyTree = tree_lib.PyTree
 
@@ -120,20 +123,30 @@ def save_onnx(
 
   batches = [example_inputs, [x[:1] for x in example_inputs]]
   expected = [network(*inputs) for inputs in batches]
-  try:
-    with _quiet(), _unpatched():
-      data = jax2onnx.to_onnx(network, specs).SerializeToString()
-    session = onnxruntime.InferenceSession(
-      data, providers=['CPUExecutionProvider']
-    )
-    for inputs, outputs in zip(batches, expected, strict=True):
-      _check(session, [np.asarray(x) for x in inputs], outputs)
-  except Exception as error:  # both raise a great variety
-    raise RuntimeError(
-      'jax2onnx does not translate this network for ONNX Runtime, so '
-      f'nothing was written; save_stablehlo may serve. {error}'
-    ) from error
-  atomic.write(path, data)
+  # jax2onnx patches JAX while it traces, and knows some functions only so. A
+  # network that reads its own program, as a compact one does, has to be traced
+  # before.
+  traced = nodes.trace(fn, params, *specs)
+  errors = []
+  for program in (network, lambda *inputs: _replay(traced, params, inputs)):
+    try:
+      with _quiet(), _unpatched():
+        data = jax2onnx.to_onnx(program, specs).SerializeToString()
+      session = onnxruntime.InferenceSession(
+        data, providers=['CPUExecutionProvider']
+      )
+      for inputs, outputs in zip(batches, expected, strict=True):
+        _check(session, [np.asarray(x) for x in inputs], outputs)
+    except Exception as error:  # both raise a great variety
+      errors.append(error)
+    else:
+      atomic.write(path, data)
+      return
+  raise RuntimeError(
+    'jax2onnx does not translate this network for ONNX Runtime, so nothing '
+    'was written; save_stablehlo may serve. It failed twice. Of the function: '
+    f'{errors[0]} Of what JAX makes of it: {errors[1]}'
+  ) from errors[0]
 
 
 def _of_any_batch(inputs: tuple[Any, ...]) -> list[jax.ShapeDtypeStruct]:
@@ -146,6 +159,55 @@ def _of_any_batch(inputs: tuple[Any, ...]) -> list[jax.ShapeDtypeStruct]:
     )
   (batch,) = export.symbolic_shape('batch')
   return [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in shapes]
+
+
+def _replay(
+  graph: nodes.Graph, params: PyTree, inputs: tuple[Any, ...]
+) -> list[Any]:
+  """Runs what was traced, in words that ONNX Runtime knows."""
+  found = dict(graph.constants)
+  found.update(zip(graph.leaves, jax.tree.leaves(params), strict=True))
+  found.update(zip(graph.inputs, inputs, strict=True))
+  for node in graph.nodes:
+    values = [found[v] for v in node.inputs]
+    if node.name == 'reduce_window_max':
+      results = [_max_pool(values[0], node.params)]
+    else:
+      results = node.bind(*values, **node.params)
+    found.update(zip(node.outputs, results, strict=True))
+  return [found[v] for v in graph.outputs]
+
+
+def _max_pool(x: jax.Array, params: Mapping[str, Any]) -> jax.Array:
+  """The same with all axes without a window in one: it takes 3 at most."""
+  is_alone = [
+    (window, stride, *pad) == (1, 1, 0, 0)
+    for window, stride, pad in zip(
+      params['window_dimensions'],
+      params['window_strides'],
+      params['padding'],
+      strict=True,
+    )
+  ]
+  moved = [axis for axis, alone in enumerate(is_alone) if not alone]
+  rest = [axis for axis, alone in enumerate(is_alone) if alone]
+  order = (*rest, *moved)
+  shape = [x.shape[axis] for axis in rest]
+  pick = lambda name, one: (one, *(params[name][axis] for axis in moved))
+  x = x.transpose(order)
+  x = x.reshape(math.prod(shape), *x.shape[len(rest) :])
+  x = lax.reduce_window(
+    x,
+    -jnp.inf,
+    lax.max,
+    window_dimensions=pick('window_dimensions', 1),
+    window_strides=pick('window_strides', 1),
+    padding=pick('padding', (0, 0)),
+    base_dilation=pick('base_dilation', 1),
+    window_dilation=pick('window_dilation', 1),
+  )
+  x = x.reshape(*shape, *x.shape[1:])
+  return x.transpose(np.argsort(order))
 
 
 def _check(session: Any, inputs: list[np.ndarray], expected: Any) -> None:

@@ -21,8 +21,9 @@ of size d in runs of ceil(d / n), the last one perhaps shorter, so that n = d is
 one variable a connection and n = 1 is broadcasting.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import math
+import re
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable as select_prunable
 
 PyTree = tree_lib.PyTree
-Granularity = str | tuple[int, ...]
+Granularity = str | tuple[int, ...] | Mapping[str, str | tuple[int, ...]]
 
 
 def init_mask_params(
@@ -57,7 +58,9 @@ def init_mask_params(
     granularity: What one mask variable stands for: `'connection'`; `'feature'`,
       one output unit; or a block of connections, as a tuple of sizes for the
       trailing axes, (4, 4) say. Where a block does not divide an axis, the axis
-      is cut into the same number of nearly equal parts.
+      is cut into the same number of nearly equal parts. Or a mapping from
+      regular expressions for whole paths to these; the first match wins, and
+      each prunable leaf needs one.
     feature_axes: Which axes are features, see `scl_jax.features`; read for
       `'feature'` only.
 
@@ -356,6 +359,14 @@ def _variable_shape(
   resolve: Callable[[str, Any], tuple[int, ...]],
 ) -> tuple[int, ...]:
   shape = jnp.shape(weight)
+  if isinstance(granularity, Mapping):
+    found = [g for k, g in granularity.items() if re.fullmatch(k, path)]
+    if not found:
+      raise ValueError(
+        f'granularity has no pattern for {path!r}; a last one of '
+        "'.*' takes all that is left."
+      )
+    granularity = found[0]
   if granularity == 'connection':
     return shape
   if granularity == 'feature':

@@ -47,6 +47,19 @@ def _network():
   return lambda params, x: model.apply({'params': params}, x), params, inputs
 
 
+def _mlp():
+  class Mlp(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = nn.relu(nn.Dense(16)(x))
+      return nn.Dense(3)(x)
+
+  model = Mlp()
+  inputs = jax.random.normal(jax.random.key(0), (5, 8))
+  params = model.init(jax.random.key(1), inputs)['params']
+  return lambda params, x: model.apply({'params': params}, x), params, inputs
+
+
 def _run(code, folder):
   """In a fresh process, in another folder, without our package."""
   code = (
@@ -136,6 +149,25 @@ def test_onnx_runs_elsewhere(tmp_path, capfd, caplog):
       fn(params, inputs[:batch]),
       rtol=1e-5,
       atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize('kind', ['dense', 'convolutional'])
+def test_onnx_of_compact_networks(tmp_path, kind):
+  pytest.importorskip('jax2onnx')
+  onnxruntime = pytest.importorskip('onnxruntime')
+  fn, params, inputs = _network() if kind == 'convolutional' else _mlp()
+  dead = jnp.arange(16) % 3 == 0
+  params['Dense_1']['kernel'] *= 1 - dead[:, None]
+  small = scl_jax.compact(fn, params, None, inputs, drop_inputs=True)
+  assert len(small.params['Dense_1']['kernel']) <= 10
+  scl_jax.save_onnx(tmp_path / 'network', small.fn, small.params, inputs)
+  session = onnxruntime.InferenceSession(tmp_path / 'network')
+  name = session.get_inputs()[0].name
+  for batch in (1, 3):
+    (outputs,) = session.run(None, {name: np.asarray(inputs[:batch])})
+    np.testing.assert_allclose(
+      outputs, fn(params, inputs[:batch]), rtol=1e-5, atol=1e-5
     )
 
 

@@ -75,6 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
       'init_value': 0.3,
       'estimator': 'identity',
       'penalty_order': 'after',
+      'feature_price': 0.0,
       'granularity': 'connection',
       'mask_dtype': 'float32',
     }

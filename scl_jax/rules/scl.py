@@ -16,7 +16,7 @@
 
 from collections.abc import Callable, Mapping
 import numbers
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from scl_jax import ste
 from scl_jax import targets
 from scl_jax import transforms
 from scl_jax import tree as tree_lib
+from scl_jax.feature_price import relative_prices
 from scl_jax.prunable import Prunable
 from scl_jax.sparsify import MaskRule
 
@@ -89,6 +90,7 @@ def scl(
   estimator: ste.Estimator = 'identity',
   init_value: float = 0.3,
   penalty_order: Literal['after', 'before'] = 'after',
+  feature_price: float = 0.0,
   prunable: Prunable = None,
   feature_axes: features.FeatureAxes = None,
   granularity: masks_lib.Granularity = 'connection',
@@ -141,12 +143,14 @@ def scl(
     init_value: The value that all mask variables start from.
     penalty_order: `'after'` adds the penalty to the normalised gradient,
       `'before'` normalises the sum.
+    feature_price: γ in [0, 1]. 0: the penalty counts connections; 1: live
+      features, so that fewer stay, for `compact` (`scl_jax.feature_price`).
     prunable: Which leaves carry connections, see `scl_jax.prunable`.
     feature_axes: Which of their axes are features, see `scl_jax.features`.
     granularity: What one mask variable stands for: `'connection'`,
-      `'feature'`, or a block shape such as (4, 4). It gets the sum of its
-      connections' gradients and prices, or their mean where a normaliser has
-      set their scale.
+      `'feature'`, a block shape such as (4, 4), or these by patterns of paths.
+      It gets the sum of its connections' gradients and prices, or their mean
+      where a normaliser has set their scale.
     mask_dtype: What mask variables are stored in: float32, or bfloat16, which
       takes 2 bytes less and is rounded to at random
       (`scl_jax.rounding`); they are computed in float32.
@@ -170,7 +174,9 @@ def scl(
       'Give exactly one of penalty, target_density and target_macs; got '
       f'{penalty=}, {target_density=} and {target_macs=}.'
     )
-  _check_arguments(penalty, freeze_step, ramp, init_value, box, penalty_order)
+  _check_arguments(
+    penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
+  )
   store = _storage(jnp.dtype(mask_dtype))
   target = targets.choose(
     target_density, target_macs, costs, freeze_step=freeze_step, ramp=ramp
@@ -196,10 +202,8 @@ def scl(
       granularity=granularity,
       feature_axes=feature_axes,
     )
-    connections = jax.tree.map(
-      lambda w, m: None if m is None else w.astype(jnp.float32),
-      weights,
-      mask_params,
+    connections = optax.tree.cast(
+      _prunable_only(weights, mask_params), jnp.float32
     )
     features.check_feature_axes(feature_axes, connections)
     price = jnp.asarray(
@@ -229,11 +233,7 @@ def scl(
     grads, weights = (
       _prunable_only(tree, state.mask_params) for tree in (grads, weights)
     )
-    sizes = jax.tree.map(
-      lambda m, w: masks_lib.variable_sizes(m.shape, w.shape),
-      state.mask_params,
-      weights,
-    )
+    sizes = targets.sizes_of(weights, state.mask_params)
     new = move(grads, state, weights, sizes)
     if freeze_step is not None:
       # Selected, not branched: a branch would copy what it passes on.
@@ -317,6 +317,9 @@ def scl(
       prices = jax.tree.map(lambda _: price, mask_grads)
     else:
       prices = target.charges(price, mask_grads)
+    if feature_price:
+      relative = relative_prices(expanded, feature_price, feature_axes)
+      prices = jax.tree.map(jnp.multiply, prices, relative)
     return jax.tree.map(charge, expanded, mask_grads, prices)
 
   def charge(m, g, price):
@@ -341,7 +344,7 @@ def _prunable_only(tree: PyTree, mask_params: PyTree) -> PyTree:
   )
 
 
-def _storage(dtype: Any) -> Callable[[PyTree, jax.Array], PyTree]:
+def _storage(dtype: jnp.dtype) -> Callable[[PyTree, jax.Array], PyTree]:
   """From mask variables and the step to what is kept of them."""
   if dtype == jnp.float32:
     return lambda mask_params, _: mask_params
@@ -389,12 +392,7 @@ def _normalizer(
 
 
 def _check_arguments(
-  penalty: Any,
-  freeze_step: Any,
-  ramp: float,
-  init_value: float,
-  box: Any,
-  penalty_order: str,
+  penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
 ) -> None:
   checks.check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
   checks.check_scalar(
@@ -402,6 +400,9 @@ def _check_arguments(
     freeze_step,
     lambda x: x >= 1 and x == int(x),
     'a whole number of steps >= 1',
+  )
+  checks.check_scalar(
+    'feature_price', feature_price, lambda x: 0 <= x <= 1, 'in [0, 1]'
   )
   checks.check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
   checks.check_scalar('box', box, lambda x: x > 0, '> 0')

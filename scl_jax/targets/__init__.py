@@ -32,3 +32,4 @@ from scl_jax.targets.density import of_layers as of_layers
 from scl_jax.targets.macs import of_macs as of_macs
 from scl_jax.targets.target import Densities as Densities
 from scl_jax.targets.target import Target as Target
+from scl_jax.targets.target import sizes_of as sizes_of

@@ -32,17 +32,19 @@ def short_config(**fields):
 
 
 def test_each_network_once(tmp_path, monkeypatch):
+  ways = {name: compaction.WAYS[name] for name in ('features', 'mixed')}
+  monkeypatch.setattr(compaction, 'WAYS', ways)
   report = compaction.experiment(short_config(), str(tmp_path))
   assert report['split'] == 'validation'
-  points = {p['granularity']: p for p in report['points']}
-  assert points.keys() == {'connection', 'feature'}
+  points = {p['way']: p for p in report['points']}
+  assert points.keys() == ways.keys()
   for point in points.values():
     assert point['params_after'] < point['params_before']
     assert point['difference32'] < 1e-5
     inputs = {int(shape.split('x')[0]) for shape in point['shapes']}
     assert max(inputs) <= 300
   # Whole features leave less than as many scattered connections do.
-  assert points['feature']['macs_after'] < points['connection']['macs_after']
+  assert points['features']['macs_after'] < points['mixed']['macs_after']
   monkeypatch.setattr(compaction, 'measure', None)
   assert compaction.experiment(short_config(), str(tmp_path)) == report
   assert json.loads((tmp_path / 'results.json').read_text()) == report
@@ -51,18 +53,24 @@ def test_each_network_once(tmp_path, monkeypatch):
 
 def test_table():
   point = {
-    'granularity': 'feature', 'value': 0.05, 'params_before': 200,
-    'macs_before': 400,
+    'way': 'features', 'value': 0.05, 'params_before': 200, 'macs_before': 400,
     'latency': {s: {'compact_speedup': 2.0} for s in ('1', '32', '256')},
   }  # fmt: skip
   report = {
     'points': [
-      {**point, 'accuracy': 0.9, 'params_after': 20, 'macs_after': 100},
-      {**point, 'accuracy': 0.92, 'params_after': 40, 'macs_after': 50},
+      {
+        **point, 'accuracy': 0.9, 'params_after': 20, 'macs_after': 100,
+        'shapes': ['9x4', '4x10'],
+      },
+      {
+        **point, 'accuracy': 0.92, 'params_after': 40, 'macs_after': 50,
+        'shapes': ['8x6', '6x10'],
+      },
     ]
-  }
+  }  # fmt: skip
   assert compaction.table(report).splitlines()[2] == (
-    '| 5 % | feature | 91.00 ± 1.41 % | 15.0 % | ×6.0 | ×2.00 | ×2.00 | ×2.00 |'
+    '| 5 % | features | 91.00 ± 1.41 % | 5-10 | 15.0 % | ×6.0 | '
+    '×2.00 ± 0.00 | ×2.00 ± 0.00 | ×2.00 ± 0.00 |'
   )
 
 
