@@ -14,7 +14,7 @@ PYTEST := -m pytest -n logical --maxprocesses=$(JOBS) --dist worksteal
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-newest constraints clean
+.PHONY: help demo test lint format docs dist test-newest constraints clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -38,6 +38,15 @@ format: .venv/installed  ## format the code and apply ruff's fixes
 
 docs: .venv/installed  ## build the documentation into docs/_build/html
 	.venv/bin/python -m sphinx -W --keep-going -E -q -b html docs docs/_build/html
+
+dist:  ## build the wheel and the source archive, and try the wheel alone
+	rm -rf .venv-dist build dist scl_jax.egg-info
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python $(PIP_INSTALL) build
+	.venv-dist/bin/python -m build . > .venv-dist/build.log || { \
+	  cat .venv-dist/build.log; exit 1; }
+	.venv-dist/bin/python $(PIP_INSTALL) dist/*.whl
+	cd .venv-dist && bin/python -I ../tests/installed.py ../dist
 
 # A command on the PATH may be a shim that fails, so each candidate is run.
 test-newest:  ## run the library's tests on the newest JAX (Python >= 3.12)
@@ -92,6 +101,6 @@ constraints:  ## pin the newest versions in constraints.txt (Python 3.11)
 	rm -rf .venv-constraints
 
 clean:  ## remove environments and caches
-	rm -rf .venv .venv-newest .venv-constraints *.egg-info build dist \
+	rm -rf .venv .venv-newest .venv-constraints .venv-dist *.egg-info build dist \
 	  docs/_build docs/notebooks .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -14,7 +14,6 @@
 # ==============================================================================
 """How Sphinx builds these pages: `make docs`."""
 
-import inspect
 import pathlib
 import re
 import shutil
@@ -24,7 +23,9 @@ from typing import Any
 from sphinx.util import logging
 
 _HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(_HERE.parent))  # what is described lies beside
+sys.path[:0] = [str(_HERE.parent), str(_HERE)]  # described, and helper
+
+import public_names  # noqa: E402
 
 import scl_jax  # noqa: E402
 
@@ -53,33 +54,11 @@ default_role = 'code'  # docstrings have `code` in single backquotes
 napoleon_include_init_with_doc = False
 napoleon_use_ivar = True
 
-_MODULES = ('features', 'gates', 'scale_polarization', 'ste', 'testing')
-
-
-def public_names() -> set[str]:
-  """What a user may import: functions and classes, by dotted name."""
-  names = {
-    f'scl_jax.{name}'
-    for name, value in vars(scl_jax).items()
-    if not name.startswith('_') and not inspect.ismodule(value)
-  }
-  for module in _MODULES:
-    path = f'scl_jax.{module}'
-    names |= {
-      f'{path}.{name}'
-      for name, value in vars(__import__(path, fromlist=['x'])).items()
-      if not name.startswith('_')
-      and (inspect.isfunction(value) or inspect.isclass(value))
-      and value.__module__ == path
-      and value not in vars(scl_jax).values()
-    }
-  return names
-
 
 def _check_reference(app: Any, env: Any) -> None:
   """With `-W` the build fails for a public name that no page describes."""
   described = set(env.get_domain('py').objects)
-  for name in sorted(public_names() - described):
+  for name in sorted(public_names.public_names() - described):
     logging.getLogger(__name__).warning(
       '%s is public and not described: name it in docs/api.md.', name
     )

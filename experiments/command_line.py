@@ -15,7 +15,10 @@
 """How every command of `experiments` starts."""
 
 from collections.abc import Callable, Sequence
+import difflib
+import itertools
 import os
+import runpy
 import sys
 
 from absl import app
@@ -53,7 +56,7 @@ def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
 
   jax.config.config_with_absl()
   flags.mark_flags_as_required(required)
-  app.run(start)
+  app.run(start, flags_parser=_parse)
 
 
 def run_experiment(
@@ -92,3 +95,52 @@ def keep_compiled_programs() -> None:
     jax.config.update(
       'jax_compilation_cache_dir', os.path.join(cache, 'scl_jax', 'xla')
     )
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """As absl does, but for the traceback of a bad `--config`."""
+  path = ''
+  for word, following in itertools.pairwise([*argv, '']):
+    if word == '--config':
+      path = following
+    elif word.startswith('--config='):
+      path = word.partition('=')[2]
+  try:
+    rest = app.parse_flags_with_usage(argv)
+    if 'config' in flags.FLAGS:
+      _ = flags.FLAGS['config'].value.keys()  # raises if none was loaded
+  except (AttributeError, KeyError) as error:
+    raise SystemExit(_unknown_field(argv, path) or error) from error
+  except OSError as error:
+    raise SystemExit(
+      f'--config={path} cannot be read: give the path of a config, such as '
+      'experiments/configs/digits_mlp_scl.py.'
+    ) from error
+  except SyntaxError as error:
+    raise SystemExit(f'The config is no Python: {error}') from error
+  return rest
+
+
+def _unknown_field(argv: Sequence[str], path: str) -> str | None:
+  """What to say of the first field that the config at `path` does not have."""
+  make = runpy.run_path(path).get('get_config')
+  if not make:
+    return f'--config={path} has no function get_config().'
+  for argument in argv:
+    flag = argument.partition('=')[0].lstrip('-')
+    parent, *names = flag.split('.')
+    if parent != 'config':
+      continue
+    node = make()
+    for name in names:
+      fields = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+      if name not in fields:
+        near = difflib.get_close_matches(name, fields, n=1)
+        advice = 'it takes none from the command line.'
+        if near:
+          advice = f'did you mean {near[0]!r}?'
+        elif fields:
+          advice = f'there are: {", ".join(sorted(fields))}.'
+        return f'--{flag}: there is no field {name!r} in {parent}; {advice}'
+      node, parent = node[name], f'{parent}.{name}'
+  return None

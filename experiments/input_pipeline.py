@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import ml_collections
 import numpy as np
+import tqdm
 
 from experiments import augmentation
 from experiments import streaming
@@ -215,7 +216,16 @@ def _read(source: tfds_source.Source) -> Split:
     )
   images = np.empty((count, *shape), np.uint8)
   labels = np.empty(count, np.int32)
-  for start in range(0, count, _BLOCK):
+  for start in tqdm.trange(
+    0,
+    count,
+    _BLOCK,
+    desc=f'reading {source.name}, {source.split}',
+    unit_scale=_BLOCK,
+    unit='image',
+    leave=False,
+    disable=None,
+  ):
     rows = range(start, min(start + _BLOCK, count))
     for row, (image, label) in zip(rows, source.read(rows), strict=True):
       if image.shape != shape:

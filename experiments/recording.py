@@ -51,6 +51,7 @@ def recorder(
       tqdm.tqdm(total=num_steps, initial=step, unit='step', disable=None)
     )
     bar.set_description(f'{config.method}, seed {config.seed}')
+    bar.set_postfix_str('compiling')  # until there is a point
     lines = events = None
     if workdir is not None:
       os.makedirs(workdir, exist_ok=True)

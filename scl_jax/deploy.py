@@ -80,7 +80,13 @@ def save_stablehlo(
   exported = export.export(
     jax.jit(lambda *inputs: fn(params, *inputs)), platforms=_PLATFORMS
   )(*specs)
-  atomic.write(path, bytes(exported.serialize()))
+  try:
+    program = exported.serialize()
+  except ImportError as error:
+    raise ImportError(
+      "save_stablehlo needs flatbuffers: pip install 'scl_jax[export]'."
+    ) from error
+  atomic.write(path, bytes(program))
 
 
 def save_onnx(

@@ -15,17 +15,20 @@
 """The documentation: its Python runs, its links and commands lead somewhere."""
 
 import fnmatch
-import importlib
 import inspect
 import pathlib
 import re
+import runpy
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import scl_jax
 from scl_jax import rules
 
 ROOT = pathlib.Path(__file__).parents[1]
+PUBLIC = runpy.run_path(str(ROOT / 'docs' / 'public_names.py'))
 PAGES = sorted(
   path for path in (ROOT / 'docs').rglob('*.md') if '_build' not in path.parts
 )
@@ -41,6 +44,28 @@ def test_python_runs(path):
   names = {}
   for block in blocks:
     exec(compile(block, path.name, 'exec'), names)
+
+
+def test_python_of_the_readme_runs():
+  names = {
+    'params': {'kernel': jnp.ones((40, 30)), 'bias': jnp.zeros(30)},
+    'grads': {'kernel': jnp.ones((40, 30)), 'bias': jnp.ones(30)},
+    'task_loss': lambda params, batch: jnp.sum(batch @ params['kernel']),
+  }
+  text = (ROOT / 'README.md').read_text()
+  for block in re.findall(r'^```python\n(.*?)^```', text, re.M | re.S):
+    exec(compile(block, 'README.md', 'exec'), names)
+  # The explicit form, one step further than its lines go.
+  variables = {
+    'weights': names['params'],
+    'masks': scl_jax.init_mask_params(names['params']),
+  }
+  gradient = jax.grad(
+    lambda v: names['objective'](v['weights'], v['masks'], jnp.ones((2, 40)))
+  )
+  tx = names['tx']
+  updates, _ = tx.update(gradient(variables), tx.init(variables), variables)
+  assert jnp.all(updates['masks']['kernel'] != 0)
 
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
@@ -80,22 +105,19 @@ def test_every_public_name_is_in_the_reference():
       r'\.\. auto(?:function|class|exception):: (\w+)', line
     ):
       described.add(f'{module}.{match[1]}')
-  names = {
-    f'scl_jax.{name}'
-    for name, value in vars(scl_jax).items()
-    if not name.startswith('_') and not inspect.ismodule(value)
-  }
-  for module in ('features', 'gates', 'scale_polarization', 'ste', 'testing'):
-    found = importlib.import_module(f'scl_jax.{module}')
-    names |= {
-      f'{found.__name__}.{name}'
-      for name, value in vars(found).items()
-      if not name.startswith('_')
-      and getattr(value, '__module__', None) == found.__name__
-      and (inspect.isfunction(value) or inspect.isclass(value))
-      and value not in vars(scl_jax).values()
-    }
-  assert described == names
+  assert described == PUBLIC['public_names']()
+
+
+def test_the_modules_that_users_import_are_public():
+  """Those that `scl_jax` re-exports, and those that our own pages import."""
+  texts = [path.read_text() for path in [*PAGES, ROOT / 'README.md']]
+  texts += [path.read_text() for path in (ROOT / 'notebooks').glob('*.ipynb')]
+  texts += [(ROOT / 'scl_jax' / '__init__.py').read_text()]
+  named = set(re.findall(r'from scl_jax import (\w+)', '\n'.join(texts)))
+  named |= set(re.findall(r'\bscl_jax\.(\w+)\.[a-z]\w+\(', '\n'.join(texts)))
+  modules = {n for n in named if (ROOT / 'scl_jax' / f'{n}.py').exists()}
+  modules |= {n for n in named if (ROOT / 'scl_jax' / n).is_dir()}
+  assert modules <= {*PUBLIC['MODULES']}
 
 
 def test_the_pages_hang_together():

@@ -1,0 +1,85 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""What the commands say to those who mistype."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments import command_line
+
+CONFIG = 'experiments/configs/digits_mlp_scl.py'
+
+
+def run(*arguments, module='main'):
+  return subprocess.run(
+    [sys.executable, '-m', f'experiments.{module}', *arguments],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.parametrize(
+  ('flag', 'expected'),
+  [
+    ('--config.epoch=3', "'epoch' in config; did you mean 'epochs'?"),
+    (
+      '--config.targt_density=0.1',
+      "'targt_density' in config; did you mean 'target_density'?",
+    ),
+    ('--config.mesh.qqq=3', 'in config.mesh; there are: data, fsdp, tensor.'),
+    ('--config.scl.x=3', 'in config.scl; it takes none from the command line.'),
+    ('--config.epochs.x=3', "'x' in config.epochs; it takes none"),
+  ],
+)
+def test_unknown_fields(flag, expected):
+  argv = ['main.py', f'--config={CONFIG}', '--config.seed=1', flag]
+  message = command_line._unknown_field(argv, CONFIG)
+  assert message is not None
+  assert message.startswith(flag.partition('=')[0] + ': there is no field ')
+  assert expected in message
+
+
+def test_known_fields():
+  argv = ['main.py', '--config.epochs=3', '--config.mesh.data=2']
+  assert command_line._unknown_field(argv, CONFIG) is None
+
+
+def test_a_mistyped_field_is_said_in_a_line(tmp_path):
+  words = f'--workdir={tmp_path} --config {CONFIG} --config.epoch 3'
+  process = run(*words.split(' '))
+  assert process.returncode == 1
+  assert process.stderr == (
+    "--config.epoch: there is no field 'epoch' in config; did you mean "
+    "'epochs'?\n"
+  )
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_config_that_is_not_there(tmp_path):
+  process = run(f'--workdir={tmp_path}', '--config=nowhere.py', module='sweep')
+  assert process.returncode == 1
+  assert '--config=nowhere.py cannot be read: give the path' in process.stderr
+  assert process.stderr.count('\n') == 1
+
+
+def test_a_file_that_is_no_config(tmp_path):
+  path = tmp_path / 'config.py'
+  path.write_text('epochs = 3\n')
+  process = run(f'--workdir={tmp_path}', f'--config={path}', module='compare')
+  assert process.returncode == 1
+  assert process.stderr == f'--config={path} has no function get_config().\n'
