@@ -175,3 +175,21 @@ class TestWrappedInTurn:
     params = network.make_params()
     params, state = run(params, tx.init(params))
     network.assert_pruned_are_zero(params, state)
+
+
+def test_without_jit_regrowth_is_traced_once():
+  """Finding the moments to reset calls the optimizer's init."""
+  adam, calls = optax.adam(0.1), []
+  counted = lambda params: calls.append(None) or adam.init(params)
+  tx = scl_jax.sparsify(
+    optax.GradientTransformation(counted, adam.update),
+    scl_jax.rigl(0.5, key=jax.random.key(0), end_step=9, update_every=1),
+  )
+  params = {'w': jnp.ones((4, 3))}
+  state = tx.init(params)
+  counts = []
+  for _ in range(3):
+    updates, state = tx.update(params, state, params)
+    params = optax.apply_updates(params, updates)
+    counts.append(len(calls))
+  assert counts[0] == counts[1] == counts[2] > 1

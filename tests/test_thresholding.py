@@ -177,3 +177,16 @@ def test_sharded_scores_stay_where_they_are(mesh):
     )
     for name, sharding in shardings.items():
       assert masks[name].sharding.is_equivalent_to(sharding, 2)
+
+
+def test_without_jit_a_shape_is_traced_once(monkeypatch):
+  traces, end = [], thresholding._end
+  monkeypatch.setattr(
+    thresholding, '_end', lambda *args: traces.append(None) or end(*args)
+  )
+  counts = []
+  for seed in range(3):
+    scores = jax.random.uniform(jax.random.key(seed), (3, 19))
+    assert thresholding.keep_highest(scores, 5 + seed).sum() == 5 + seed
+    counts.append(len(traces))
+  assert counts[0] == counts[1] == counts[2] > 0
