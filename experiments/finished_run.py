@@ -28,6 +28,7 @@ from experiments import checkpointing
 from experiments import evaluation
 from experiments import input_pipeline
 from experiments import models
+from experiments import rules
 from experiments import train
 import scl_jax
 
@@ -101,7 +102,8 @@ def _like(
   def make():
     model_state = dict(model.init(jax.random.key(0), images))
     params = model_state.pop('params')
-    rule = train.rule_of(config, num_steps=1)
+    known = rules.arguments_of(config, model, images.shape[1:])
+    rule = train.rule_of(config, num_steps=1, **known)
     # Which leaves have masks, the rule knows for itself.
     tx = (
       optax.identity()

@@ -19,6 +19,7 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from experiments import models
@@ -52,12 +53,62 @@ def rule_of(
     raise ValueError(
       f'config.method must be one of {known}; got {config.method!r}.'
     )
+  _check_targets(config)
   arguments = {**config.get(config.method, {}), **arguments}
   try:
     return RULES[config.method](config, num_steps, arguments)
   except TypeError as error:
     raise ValueError(
       f'config.{config.method} does not fit scl_jax.{config.method}: {error}'
+    ) from error
+
+
+def arguments_of(
+  config: ml_collections.ConfigDict, model: Any, image_shape: tuple[int, ...]
+) -> dict[str, Any]:
+  """What the rule has to know of the network, for `rule_of`.
+
+  Args:
+    config: See `experiments/configs/`.
+    model: A Linen module.
+    image_shape: (height, width, channels).
+
+  Returns:
+    With `target_macs` the costs of connections, else nothing.
+  """
+  if config.get('target_macs') is None:
+    return {}
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  model_state = dict(jax.eval_shape(model.init, jax.random.key(0), images))
+  params = model_state.pop('params')
+  network = lambda params, model_state, images: model.apply(
+    {'params': params, **model_state}, images
+  )
+  return {'costs': scl_jax.costs(network, params, model_state, images)}
+
+
+def _check_targets(config: ml_collections.ConfigDict) -> None:
+  given = [
+    f'config.{name}={config[name]}'
+    for name in ('target_density', 'layer_densities', 'target_macs')
+    if config.get(name) is not None
+  ]
+  if len(given) > 1:
+    raise ValueError(f'Give one target at most; got {" and ".join(given)}.')
+  if given and config.method != 'scl' and config.target_density is None:
+    raise ValueError(
+      f'{given[0]} is for SCL alone, and config.method={config.method!r} has '
+      'config.target_density.'
+    )
+
+
+def _layer_densities(pairs: Any) -> dict[str, float]:
+  try:
+    return {str(pattern): density for pattern, density in pairs}
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      'config.layer_densities must hold pairs of a pattern and a density, such '
+      f"as (('Conv.*', 0.2), ('.*', 0.02)); got {pairs!r}."
     ) from error
 
 
@@ -74,10 +125,16 @@ def freeze_step(config: ml_collections.ConfigDict, num_steps: int) -> int:
 def _scl(
   config: ml_collections.ConfigDict, num_steps: int, arguments: dict[str, Any]
 ) -> scl_jax.MaskRule:
+  target = {'target_density': config.target_density}
+  if config.get('layer_densities') is not None:
+    target = {'target_density': _layer_densities(config.layer_densities)}
+  elif config.get('target_macs') is not None:
+    target = {'target_macs': config.target_macs}
+  elif config.target_density is None:
+    target = {'penalty': config.penalty}
   return scl_jax.scl(
-    penalty=config.penalty if config.target_density is None else None,
-    target_density=config.target_density,
     **{
+      **target,
       'freeze_step': freeze_step(config, num_steps),
       'feature_axes': models.feature_axes(config.model),
       **arguments,

@@ -186,7 +186,8 @@ def fit(
   feed = feeds.make_feed(config, dataset.train, mesh)
   num_steps = config.epochs * feed.steps_per_epoch
   if make_rule is None:
-    make_rule = lambda num_steps: rule_of(config, num_steps)
+    known = rules.arguments_of(config, model, dataset.train.image_shape)
+    make_rule = lambda num_steps: rule_of(config, num_steps, **known)
   rule, tx = make_rule(num_steps), optimizers.make_optimizer(config, num_steps)
   if rule is not None:
     tx = scl_jax.sparsify(tx, rule)

@@ -66,7 +66,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.distributed = False  # joins other processes, see experiments.hosts
 
   config.penalty = 5e-3  # the price of one connection
-  config.target_density = config_dict.placeholder(float)  # replaces penalty
+  # Of these one at most, which replaces the penalty; the last two are SCL's.
+  config.target_density = config_dict.placeholder(float)
+  config.layer_densities = config_dict.placeholder(tuple)  # ((pattern, d), …)
+  config.target_macs = config_dict.placeholder(float)  # a share of the MACs
   config.freeze_at = 0.75  # share of the run after which masks are fixed
   config.scl = ml_collections.ConfigDict(  # other arguments of scl_jax.scl
     {

@@ -73,6 +73,8 @@ class Certificate:
         if indices
       )
       lines.append(f'{path}: {counts}')
+    if self.difference32 is None:
+      lines.append('Outputs were not compared (verify=False).')
     for difference, kind in (
       (self.difference64, 'float64'),
       (self.difference32, 'the given dtypes'),

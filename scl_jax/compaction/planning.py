@@ -26,9 +26,12 @@ possible the group stays. That can make other folds necessary, so it is repeated
 until nothing changes; groups only ever return, so it ends, with the largest set
 that may go.
 
-This takes 0 times anything to be 0. An entry that stays without being needed
-may change, to 1 / 0 in the worst case, and 0 times that is no 0: verification
-would find it.
+This takes 0 times anything to be 0, which holds for what is finite. An entry
+that stays without being needed may change, as what it is computed from went. So
+where a change could make something infinite, in a logarithm or a quotient, or
+where nothing is known about a primitive, what stays is needed after all. And
+what is known to be infinite stays. What is left to chance is that sums and
+products of unneeded entries overflow.
 """
 
 from collections.abc import Sequence
@@ -84,13 +87,45 @@ def make(
   Raises:
     ValueError: If `wanted` leaves out what has to stay.
   """
-  (graph, sites, labels), groups = labelled.body, labelled.groups
+  graph, _, labels = labelled.body
   facts = _know(labelled, values)
-  needs = _need(labelled, facts)
+  needs = {v: fact.known & ~_is_finite(fact) for v, fact in facts.items()}
+  while True:
+    needs = _need(labelled, facts, needs)
+    keep, folds = _choose(labelled, facts, needs, foldable, wanted)
+    more = _fragile(labelled, needs, keep)
+    if not more:
+      break
+    needs = {v: need | more.get(v, False) for v, need in needs.items()}
+
+  kept = [
+    tuple(np.flatnonzero(keep.kept[ids]) for ids in labels[leaf])
+    for leaf in graph.leaves
+  ]
+  if wanted is not None:
+    for path, axes, wanted_axes in zip(graph.paths, kept, wanted, strict=True):
+      for axis, (stays, may) in enumerate(zip(axes, wanted_axes, strict=True)):
+        if not np.array_equal(stays, may):
+          raise ValueError(
+            f'The compaction does not hold here: axis {axis} of {path!r} has '
+            f'to keep {len(stays)} indices, not {len(may)}. For inputs of '
+            'other shapes compact the model again.'
+          )
+  return Plan(labelled, keep, kept, folds)
+
+
+def _choose(
+  labelled: labelling.Labelled,
+  facts: dict[int, facts_lib.Fact],
+  needs: dict[int, np.ndarray],
+  foldable: list[bool],
+  wanted: list[Kept] | None,
+) -> tuple[rule_lib.Keep, dict[int, np.ndarray]]:
+  """The largest set of groups that may go, and what to add to leaves then."""
+  (_, sites, _), groups = labelled.body, labelled.groups
   may_go = _candidates(labelled, facts, needs)
   if wanted is not None:
     may_go &= _going(labelled, wanted)
-
   while True:
     dropped = may_go[groups]
     keep = rule_lib.Keep(~dropped)
@@ -115,23 +150,8 @@ def make(
       else:
         guilty.append(spill.blame(lacks))
     if not (ids := np.concatenate(guilty)).size:
-      break
+      return keep, folds
     may_go[groups[ids]] = False
-
-  kept = [
-    tuple(np.flatnonzero(keep.kept[ids]) for ids in labels[leaf])
-    for leaf in graph.leaves
-  ]
-  if wanted is not None:
-    for path, axes, wanted_axes in zip(graph.paths, kept, wanted, strict=True):
-      for axis, (stays, may) in enumerate(zip(axes, wanted_axes, strict=True)):
-        if not np.array_equal(stays, may):
-          raise ValueError(
-            f'The compaction does not hold here: axis {axis} of {path!r} has '
-            f'to keep {len(stays)} indices, not {len(may)}. For inputs of '
-            'other shapes compact the model again.'
-          )
-  return Plan(labelled, keep, kept, folds)
 
 
 def _candidates(
@@ -147,7 +167,7 @@ def _candidates(
       may_go[groups[ids]] = True
   may_go &= ~labelled.pinned
   for variable, fact in facts.items():
-    fine = fact.known | ~needs[variable]
+    fine = (fact.known & _is_finite(fact)) | ~needs[variable]
     for axis, ids in enumerate(labels[variable]):
       if ids is not None:
         others = tuple(a for a in range(fine.ndim) if a != axis)
@@ -186,10 +206,13 @@ def _know(
 
 
 def _need(
-  labelled: labelling.Labelled, facts: dict[int, facts_lib.Fact]
+  labelled: labelling.Labelled,
+  facts: dict[int, facts_lib.Fact],
+  needs: dict[int, np.ndarray],
 ) -> dict[int, np.ndarray]:
+  """Adds what the outputs, and what is needed already, depend on."""
   graph, sites, _ = labelled.body
-  needs = {v: np.zeros(fact.known.shape, bool) for v, fact in facts.items()}
+  needs = dict(needs)
   for variable in graph.outputs:
     needs[variable] = np.ones_like(needs[variable])
   for site in reversed(sites):
@@ -201,6 +224,34 @@ def _need(
     for variable, result in zip(site.node.inputs, results, strict=True):
       needs[variable] = needs[variable] | result
   return needs
+
+
+def _fragile(
+  labelled: labelling.Labelled,
+  needs: dict[int, np.ndarray],
+  keep: rule_lib.Keep,
+) -> dict[int, np.ndarray]:
+  """What stays unneeded, enters the outputs, and may become infinite."""
+  graph, sites, labels = labelled.body
+  used = set(graph.outputs)
+  for site in reversed(sites):
+    if not used.isdisjoint(site.node.outputs):
+      used.update(site.node.inputs)
+  found = {}
+  for site in sites:
+    if not rules.is_bounded(site.node, graph.constants):
+      for variable in used.intersection(site.node.outputs):
+        stays = _stays(~needs[variable], labels[variable], keep)
+        if stays.any():
+          found[variable] = stays
+  return found
+
+
+def _is_finite(fact: facts_lib.Fact) -> np.ndarray:
+  value = fact.value
+  if not np.issubdtype(value.dtype, np.number):
+    value = value.astype(np.float32)  # bfloat16 and its like, and bools
+  return np.isfinite(value)
 
 
 def _stays(

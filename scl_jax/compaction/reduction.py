@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 from jax import core
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import tree as tree_lib
@@ -144,7 +145,7 @@ class Reduction:
         for leaf, spec in zip(self._leaves, specs, strict=True)
       ]
       plan = planning.make(labelled, leaves, self._foldable, self.kept)
-      self._check_folds(plan)
+      self._check_folds(plan, dtypes)
       self._remember(key, plan)
     return plan
 
@@ -178,12 +179,20 @@ class Reduction:
     if not any(isinstance(value, core.Tracer) for value in constants):
       self._plans[key] = plan
 
-  def _check_folds(self, plan: planning.Plan) -> None:
+  def _check_folds(self, plan: planning.Plan, dtypes: Sequence[Any]) -> None:
+    # In other dtypes constants are rounded in other ways.
+    eps = [
+      0.0 if dtype == leaf.dtype else float(jnp.finfo(d).eps)
+      for leaf, dtype in zip(self._leaves, dtypes, strict=True)
+      for d in (leaf.dtype, dtype)
+      if jnp.issubdtype(d, jnp.floating)
+    ]
+    tolerance = max(1e-5, 2 * max(eps, default=0.0))
     for index, path in enumerate(self.paths):
       ours = self.folds.get(index, np.zeros(()))
       theirs = plan.folds.get(index, np.zeros(()))
       size = max(np.abs(ours).max(initial=0), np.abs(theirs).max(initial=0))
-      if np.abs(ours - theirs).max(initial=0) > 1e-2 * size:
+      if not np.abs(ours - theirs).max(initial=0) <= tolerance * size:
         raise ValueError(
           f'For inputs of these shapes other constants belong into {path!r}: '
           'compact the model again with such inputs.'

@@ -15,6 +15,10 @@
 """Which rule a primitive follows."""
 
 from collections.abc import Mapping
+from typing import Any
+
+from jax import core
+import numpy as np
 
 from scl_jax.graph import elementwise
 from scl_jax.graph import lookups
@@ -31,6 +35,34 @@ RULES: Mapping[str, rule_lib.Rule] = {
   **products.RULES,
   **reductions.RULES,
 }
+
+
+# Of finite operands, these may make what is infinite or no number.
+# fmt: off
+_UNBOUNDED = (
+  'acos', 'acosh', 'asin', 'atan2', 'atanh', 'cosh', 'cumlogsumexp', 'digamma',
+  'div', 'erf_inv', 'exp', 'exp2', 'expm1', 'integer_pow', 'lgamma', 'log',
+  'log1p', 'nextafter', 'pow', 'rem', 'rsqrt', 'sinh', 'sqrt', 'tan',
+)
+# fmt: on
+
+
+def is_bounded(node: nodes.Node, constants: Mapping[int, Any]) -> bool:
+  """Whether results are finite if operands are, unless sums overflow.
+
+  Args:
+    node: The node.
+    constants: The values of literals and captured constants.
+
+  Returns:
+    A bool; `False` for what is not understood.
+  """
+  if node.name == 'integer_pow':
+    return node.params['y'] >= 0
+  if node.name == 'div' and node.inputs[1] in constants:
+    divisor = constants[node.inputs[1]]
+    return not isinstance(divisor, core.Tracer) and bool(np.all(divisor))
+  return rule_of(node) is not rule_lib.OPAQUE and node.name not in _UNBOUNDED
 
 
 def rule_of(node: nodes.Node) -> rule_lib.Rule:

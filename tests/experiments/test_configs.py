@@ -20,6 +20,7 @@ import pkgutil
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from experiments import configs
@@ -98,6 +99,48 @@ def test_arguments_of_scl_are_its_defaults():
     if name == 'mask_dtype':
       value = jnp.dtype(value)
     assert parameters[name].default == value, name
+
+
+def test_one_target_at_most():
+  config = default.get_config()
+  config.target_density, config.target_macs = 0.1, 0.2
+  with pytest.raises(ValueError, match=r'at most; got .*0\.1 and .*0\.2'):
+    rules.rule_of(config, 100)
+  config.method, config.target_density = 'rigl', None
+  with pytest.raises(ValueError, match=r'target_macs=0\.2 is for SCL alone'):
+    rules.rule_of(config, 100)
+  config.method, config.target_macs = 'scl', None
+  config.layer_densities = ('.*', 0.2)
+  with pytest.raises(ValueError, match='must hold pairs of a pattern'):
+    rules.rule_of(config, 100)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'expected'),
+  [
+    ({'target_macs': 0.5}, None),
+    ({'layer_densities': (('Dense_0/.*', 0.1), ('.*', 0.5))}, 0.1),
+  ],
+  ids=str,
+)
+def test_targets_of_layers_and_macs(fields, expected):
+  config = default.get_config()
+  config.update(fields)
+  model = models.create_model('lenet300', 10)
+  params = model.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)))['params']
+  known = rules.arguments_of(config, model, (4, 4, 1))
+  tx = scl_jax.sparsify(optax.sgd(0.1), rules.rule_of(config, 4, **known))
+  state = tx.init(params)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  for _ in range(3):
+    _, state = jax.jit(tx.update)(zeros, state, params)
+  masks = scl_jax.get_masks(state)
+  if expected is None:  # each connection of a perceptron is one MAC
+    assert float(scl_jax.density(masks)) == pytest.approx(0.5, abs=1e-4)
+  else:
+    first = masks['Dense_0']['kernel']
+    assert float(first.mean()) == pytest.approx(expected, abs=1e-3)
+    assert float(masks['Dense_1']['kernel'].mean()) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize('share', [0.0, -0.5, 1.01, float('nan')])

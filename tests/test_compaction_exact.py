@@ -1,0 +1,172 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Compaction without verification: nothing is left for it to find."""
+
+import hypothesis
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scl_jax
+
+X = jax.random.normal(jax.random.key(0), (4, 3))
+
+
+def draw(seed, **shapes):
+  rng = np.random.default_rng(seed)
+  return {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in shapes.items()
+  }
+
+
+def masks_of(seed, params, density=0.4):
+  """Connections, and sometimes whole rows or columns, are gone."""
+  rng = np.random.default_rng(seed + 1)
+
+  def mask(p):
+    live = rng.random(p.shape) < density
+    for axis, size in enumerate(p.shape):
+      gone = rng.random(size) < 0.3
+      live &= ~np.expand_dims(gone, [a for a in range(p.ndim) if a != axis])
+    return jnp.asarray(live, jnp.float32)
+
+  return jax.tree.map(mask, params)
+
+
+def check(fn, params, masks, *inputs, **tolerance):
+  small = scl_jax.compact(fn, params, masks, *inputs, verify=False)
+  np.testing.assert_allclose(
+    small.fn(small.params, *inputs),
+    fn(scl_jax.apply_masks(params, masks), *inputs),
+    **{'rtol': 1e-5, 'atol': 1e-5, **tolerance},
+  )
+  return small
+
+
+FRAGILE = {
+  'log': lambda u: jnp.log(jnp.abs(u)),
+  'reciprocal': lambda u: 1 / u,
+  'power': lambda u: u**-2,
+  'rsqrt': lambda u: jax.lax.rsqrt(jnp.abs(u)),
+  'exp': lambda u: jnp.exp(1 / (u * u)),
+  'sort': lambda u: 1 / jnp.sort(u, -1),
+  'softmax': lambda u: jax.nn.softmax(u, -1),
+  'mean': lambda u: u / jnp.abs(u).mean(-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize('kind', FRAGILE)
+@hypothesis.settings(max_examples=6)
+@hypothesis.given(seed=st.integers(0, 2**32 - 2))
+def test_what_a_zero_may_not_hide(kind, seed):
+  """Multiplied by 0 and tied to what is needed, beside live features."""
+  params = draw(seed, w=(3, 4), a=(4, 5), m=(5,), t=(3, 5), v=(5, 2))
+  masks = masks_of(seed, params) | {'w': None, 't': None}
+
+  def fn(p, x):
+    u = jnp.tanh(x @ p['w']) @ p['a'] + 0.1
+    return (jnp.tanh(x @ p['t']) + FRAGILE[kind](u) * p['m']) @ p['v']
+
+  check(fn, params, masks, X, rtol=1e-3)
+
+
+def test_a_logarithm_of_what_went():
+  """tanh(x @ w) could go, as m is 0; then log 0 would stay, times 0."""
+  params = draw(0, w=(3, 2), t=(3, 2)) | {
+    'a': jnp.eye(2),
+    'm': jnp.array([0.0, 1.0]),
+  }
+  fn = lambda p, x: (
+    x @ p['t'] + jnp.log(jnp.abs(jnp.tanh(x @ p['w']) @ p['a'])) * p['m']
+  )
+  check(fn, params, None, X)
+
+
+def test_what_is_infinite_already_stays_so():
+  """0 times a constant that is infinite is no 0, with or without us."""
+  params = draw(0, w=(3, 4), v=(4, 2)) | {'s': jnp.array([1.0, 0, 0, 2])}
+  masks = {'w': None, 'v': jnp.array([[0.0], [0], [1], [1]]), 's': None}
+  fn = lambda p, x: ((x @ p['w']) / p['s'] * 0 + 1 / p['s']) @ p['v']
+  small = scl_jax.compact(fn, params, masks, X, verify=False)
+  masked = scl_jax.apply_masks(params, masks)
+  # Its second feature is infinite: inf times the masked row of v is no number.
+  assert np.isnan(fn(masked, X)).all()
+  assert np.isnan(small.fn(small.params, X)).all()
+
+
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(seed=st.integers(0, 2**32 - 2))
+def test_features_that_are_used_twice(seed):
+  """One reader may be dead, the other alive."""
+  params = draw(seed, w=(3, 6), b=(6,), u=(6, 2), v=(6, 2), s=(6,))
+  masks = masks_of(seed, params) | {'b': None}
+
+  def fn(p, x):
+    h = jax.nn.relu(x @ p['w'] + p['b'])
+    return h @ p['u'] + jnp.tanh(h * p['s']) @ p['v']
+
+  small = check(fn, params, masks, X)
+  masked = scl_jax.apply_masks(params, masks)
+  is_read = masked['u'].any(1) | (masked['v'].any(1) & (masked['s'] != 0))
+  assert small.params['w'].shape[1] <= int(is_read.sum())
+
+
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(seed=st.integers(0, 2**32 - 2))
+def test_shared_leaves(seed):
+  """An encoder's weight is the decoder's, too, and a square one is both."""
+  params = draw(seed, w=(3, 6), b=(6,), q=(6, 6))
+  masks = masks_of(seed, params) | {'b': None}
+
+  def fn(p, x):
+    h = jnp.tanh(x @ p['w'] + p['b'])
+    h = h @ p['q'] @ p['q']
+    return h @ p['w'].T
+
+  check(fn, params, masks, X)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_weights_in_dead_features_must_be_finite(value):
+  """A mask does not make them 0."""
+  params = draw(0, w=(3, 4), v=(4, 2))
+  params['w'] = params['w'].at[0, 1].set(value)
+  masks = {'w': jnp.ones((3, 4)).at[:, 1].set(0), 'v': None}
+  fn = lambda p, x: jnp.tanh(x @ p['w']) @ p['v']
+  with pytest.raises(ValueError, match="finite, but 'w' is not"):
+    scl_jax.compact(fn, params, masks, X, verify=False)
+
+
+def test_negative_zeros_are_zeros():
+  params = draw(0, w=(3, 4), v=(4, 2))
+  params['w'] = params['w'].at[:, 1].set(-0.0)
+  masks = {'w': None, 'v': -jnp.zeros((4, 2)).at[2].set(-1.0)}
+  fn = lambda p, x: jnp.tanh(x @ p['w']) @ p['v']
+  small = check(fn, params, masks, X)
+  assert small.params['w'].shape == (3, 1)
+
+
+def test_a_constant_that_depends_on_the_length():
+  """200 or 201 positions: near, but not the same."""
+  params = draw(0, w=(3, 4), b=(4,), v=(4, 2), c=(2,))
+  params['w'] = params['w'].at[:, 1].set(0)
+  fn = lambda p, x: jnp.tanh(x @ p['w'] + p['b']).sum(0) @ p['v'] + p['c']
+  small = check(fn, params, None, jnp.ones((200, 3)), rtol=1e-4)
+  assert small.params['w'].shape == (3, 3)
+  with pytest.raises(ValueError, match="other constants belong into 'c'"):
+    small.fn(small.params, jnp.ones((201, 3)))
