@@ -29,8 +29,7 @@ NOTEBOOKS = sorted((ROOT / 'notebooks').glob('*.ipynb'))
 # Less to train, by the name of the notebook: put after the cell with the tag
 # 'parameters'.
 QUICKER = {
-  'comparison': "METHODS, DENSITIES = ('scl', 'random'), (0.1,)\n"
-  'SEEDS, EPOCHS = 1, 2',
+  'comparison': "METHODS, DENSITIES, SEEDS, EPOCHS = ('random',), (0.1,), 1, 2",
 }
 
 
