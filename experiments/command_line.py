@@ -106,9 +106,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     elif word.startswith('--config='):
       path = word.partition('=')[2]
   try:
-    rest = app.parse_flags_with_usage(argv)
+    rest = app.parse_flags_with_usage(list(argv))
     if 'config' in flags.FLAGS:
-      _ = flags.FLAGS['config'].value.keys()  # raises if none was loaded
+      _ = flags.FLAGS.config.keys()  # raises if none was loaded
   except (AttributeError, KeyError) as error:
     raise SystemExit(_unknown_field(argv, path) or error) from error
   except OSError as error:
@@ -133,7 +133,9 @@ def _unknown_field(argv: Sequence[str], path: str) -> str | None:
       continue
     node = make()
     for name in names:
-      fields = list(node) if isinstance(node, ml_collections.ConfigDict) else []
+      fields = (
+        node.keys() if isinstance(node, ml_collections.ConfigDict) else []
+      )
       if name not in fields:
         near = difflib.get_close_matches(name, fields, n=1)
         advice = 'it takes none from the command line.'
