@@ -214,7 +214,9 @@ def table(report: Mapping[str, Any]) -> str:
       [100 * point['accuracy'] for point in points]
     )
     left = 100 * _mean(p['params_after'] / p['params_before'] for p in points)
-    macs = _mean(p['macs_before'] / max(1, p['macs_after']) for p in points)
+    macs = sum(p['macs_before'] for p in points) / max(
+      1, sum(p['macs_after'] for p in points)
+    )
     gains = [
       result_store.mean_and_std(
         [p['latency'][str(size)]['compact_speedup'] for p in points]

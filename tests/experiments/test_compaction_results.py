@@ -69,7 +69,7 @@ def test_table():
     ]
   }  # fmt: skip
   assert compaction.table(report).splitlines()[2] == (
-    '| 5 % | features | 91.00 ± 1.41 % | 5-10 | 15.0 % | ×6.0 | '
+    '| 5 % | features | 91.00 ± 1.41 % | 5-10 | 15.0 % | ×5.3 | '
     '×2.00 ± 0.00 | ×2.00 ± 0.00 | ×2.00 ± 0.00 |'
   )
 
