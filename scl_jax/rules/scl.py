@@ -33,8 +33,8 @@ from scl_jax import targets
 from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.feature_price import relative_prices
+from scl_jax.mask_rule import MaskRule
 from scl_jax.prunable import Prunable
-from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
 
