@@ -98,8 +98,11 @@ def make_rule(
     is_due = (state.count > 0) & (state.count < end_step)
     masks = jax.lax.cond(
       is_due & (state.count % update_every == 0),
-      lambda: move(grads, state, weights),
-      lambda: state.masks,
+      move,
+      _keep,
+      grads,
+      state,
+      weights,
     )
     return RewiringState(optax.safe_increment(state.count), masks)
 
@@ -113,6 +116,9 @@ def make_rule(
     )
 
   return MaskRule(init_fn, update_fn, resumes_weights=False)
+
+
+_keep = lambda grads, state, weights: state.masks
 
 
 def drop_fraction(
