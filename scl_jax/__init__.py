@@ -39,6 +39,7 @@ from scl_jax.export import FileFormatError as FileFormatError
 from scl_jax.export import load as load
 from scl_jax.export import save as save
 from scl_jax.export import save_dense as save_dense
+from scl_jax.mask_rule import MaskRule as MaskRule
 from scl_jax.masks import apply_masks as apply_masks
 from scl_jax.masks import effective_params as effective_params
 from scl_jax.masks import init_mask_params as init_mask_params
@@ -61,12 +62,11 @@ from scl_jax.rules import (
   sparse_evolutionary_training as sparse_evolutionary_training,
 )
 from scl_jax.rules import static_masks as static_masks
-from scl_jax.sparsify import MaskRule as MaskRule
-from scl_jax.sparsify import SparsifyState as SparsifyState
-from scl_jax.sparsify import get_masks as get_masks
-from scl_jax.sparsify import get_params as get_params
-from scl_jax.sparsify import get_sparsify_state as get_sparsify_state
 from scl_jax.sparsify import sparsify as sparsify
+from scl_jax.state import SparsifyState as SparsifyState
+from scl_jax.state import get_masks as get_masks
+from scl_jax.state import get_params as get_params
+from scl_jax.state import get_sparsify_state as get_sparsify_state
 from scl_jax.ste import unit_step as unit_step
 from scl_jax.summary import summary as summary
 from scl_jax.transforms import add_connection_penalty as add_connection_penalty

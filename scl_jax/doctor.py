@@ -29,8 +29,8 @@ from scl_jax import reachability
 from scl_jax import tree as tree_lib
 from scl_jax import wide
 from scl_jax.rules import SCLState
-from scl_jax.sparsify import get_masks
-from scl_jax.sparsify import get_sparsify_state
+from scl_jax.state import get_masks
+from scl_jax.state import get_sparsify_state
 
 PyTree = tree_lib.PyTree
 

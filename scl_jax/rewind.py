@@ -25,10 +25,10 @@ import optax
 
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
-from scl_jax.sparsify import SparsifyState
-from scl_jax.sparsify import as_weights
-from scl_jax.sparsify import get_masks
-from scl_jax.sparsify import get_sparsify_state
+from scl_jax.state import SparsifyState
+from scl_jax.state import as_weights
+from scl_jax.state import get_masks
+from scl_jax.state import get_sparsify_state
 
 PyTree = tree_lib.PyTree
 Params = TypeVar('Params')

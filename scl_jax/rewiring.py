@@ -29,9 +29,9 @@ from scl_jax import checks
 from scl_jax import distributions
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
+from scl_jax.mask_rule import MaskRule
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
-from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
 
@@ -98,8 +98,11 @@ def make_rule(
     is_due = (state.count > 0) & (state.count < end_step)
     masks = jax.lax.cond(
       is_due & (state.count % update_every == 0),
-      lambda: move(grads, state, weights),
-      lambda: state.masks,
+      move,
+      _keep,
+      grads,
+      state,
+      weights,
     )
     return RewiringState(optax.safe_increment(state.count), masks)
 
@@ -113,6 +116,9 @@ def make_rule(
     )
 
   return MaskRule(init_fn, update_fn, resumes_weights=False)
+
+
+_keep = lambda grads, state, weights: state.masks
 
 
 def drop_fraction(

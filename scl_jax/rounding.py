@@ -22,6 +22,8 @@ the nearest one it would be rounded away. Rounded up with the probability
 the value is that of x in the mean, and many small steps add up.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -52,6 +54,31 @@ def round_stochastically(tree: PyTree, key: jax.Array) -> PyTree:
   leaves, treedef = jax.tree.flatten(tree)
   keys = (jax.random.fold_in(key, i) for i in range(len(leaves)))
   return treedef.unflatten(map(_round, leaves, keys))
+
+
+def to_storage(
+  mask_dtype: jax.typing.DTypeLike,
+) -> Callable[[PyTree, jax.Array], PyTree]:
+  """How mask variables are stored.
+
+  Args:
+    mask_dtype: float32, or bfloat16, to which they are rounded at random.
+
+  Returns:
+    A function from mask variables in float32 and the step to what is kept of
+    them.
+
+  Raises:
+    ValueError: If it is another dtype.
+  """
+  dtype = jnp.dtype(mask_dtype)
+  if dtype == jnp.float32:
+    return lambda mask_params, _: mask_params
+  if dtype == jnp.bfloat16:
+    return lambda mask_params, count: round_stochastically(
+      mask_params, jax.random.fold_in(jax.random.key(0), count)
+    )
+  raise ValueError(f'mask_dtype must be float32 or bfloat16, got {dtype}.')
 
 
 def _round(x: jax.Array, key: jax.Array) -> jax.Array:

@@ -68,10 +68,8 @@ Weights are float32 also where params are bfloat16 or float16. Leaves that are
 not floating point are left alone.
 """
 
-from collections.abc import Callable
 import functools
-import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +77,12 @@ import optax
 
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
+from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import masks_of
+from scl_jax.mask_rule import params_of
+from scl_jax.mask_rule import pull_back
+from scl_jax.state import SparsifyState
+from scl_jax.state import as_weights
 
 PyTree = tree_lib.PyTree
 
@@ -86,44 +90,6 @@ _NO_PARAMS = (
   'params is missing: call update(grads, state, params) with the current '
   'params.'
 )
-
-
-class MaskRule(NamedTuple):
-  """A method that decides masks.
-
-  Attributes:
-    init: `weights -> rule_state`. The state is a pytree with an attribute
-      `masks`: a tree like `weights` of arrays of {0, 1}, of the weight's shape
-      or one that `masks.expand` takes there, `None` at other leaves. With
-      `effective` it is a method `weights -> masks`, and the state has a second
-      attribute, `mask_params`.
-    update: `(grads, rule_state, weights) -> rule_state`. `grads` are dense and
-      taken at the effective parameters; both trees are float32 (or wider).
-    resumes_weights: Whether a connection that comes back has its stored weight.
-      If not, it starts from zero, and so do its optimizer moments.
-    effective: `(weights, mask_params) -> params`, differentiable, for a rule
-      whose params are not weights * masks; exactly 0 where a mask is 0.
-  """
-
-  init: Callable[[PyTree], Any]
-  update: Callable[[PyTree, Any, PyTree], Any]
-  resumes_weights: bool = True
-  effective: Callable[[PyTree, PyTree], PyTree] | None = None
-
-
-class SparsifyState(NamedTuple):
-  """State of `sparsify`.
-
-  Attributes:
-    weights: The dense weights, float32 or wider; `None` at leaves that are not
-      floating point.
-    rule_state: The state of the rule, with the masks.
-    inner_state: The state of the inner optimizer.
-  """
-
-  weights: PyTree
-  rule_state: Any
-  inner_state: optax.OptState
 
 
 def sparsify(
@@ -181,7 +147,7 @@ def sparsify(
     tree_lib.check_arrays(params, 'params')
     weights = as_weights(params)
     rule_state = rule.init(weights)
-    effective = _effective(rule, weights, rule_state)
+    effective = params_of(rule, rule_state, weights)
     variables = effective if rule.effective is None else weights
     return SparsifyState(weights, rule_state, inner.init(variables))
 
@@ -198,155 +164,18 @@ def sparsify(
       updates,
     )
     state = step(inner, rule, grads, state, extra_args)
-    effective = _effective(rule, state.weights, state.rule_state)
+    effective = params_of(rule, state.rule_state, state.weights)
     return jax.tree.map(_difference, params, effective), state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def pull_back(
-  effective: Callable[[PyTree, PyTree], PyTree],
-  grads: PyTree,
-  weights: PyTree,
-  mask_params: PyTree,
-) -> tuple[PyTree, PyTree]:
-  """The chain rule through `effective`, outside the model.
-
-  For the `update` of a rule that has its own `effective`.
-
-  Args:
-    effective: `(weights, mask_params) -> params`, differentiable.
-    grads: ∂L/∂params at `effective(weights, mask_params)`.
-    weights: The weights, `None` at leaves that have none.
-    mask_params: The mask variables, `None` at leaves that are not prunable.
-
-  Returns:
-    (∂L/∂weights, ∂L/∂mask_params), trees like `weights` and `mask_params`.
-
-  Example:
-    >>> pull_back(jnp.multiply, jnp.ones(1), 2 * jnp.ones(1), 3 * jnp.ones(1))
-    (Array([3.], dtype=float32), Array([2.], dtype=float32))
-  """
-  _, pull = jax.vjp(effective, weights, mask_params)
-  return pull(grads)
-
-
-def get_masks(opt_state: optax.OptState) -> PyTree:
-  """The masks in the state of an optimizer that contains `sparsify`.
-
-  Args:
-    opt_state: The state, with one `SparsifyState` anywhere within.
-
-  Returns:
-    A tree like the params: arrays of {0, 1} of the weight's shape and dtype,
-    `None` at leaves that are not prunable.
-
-  Raises:
-    ValueError: If there is no `SparsifyState`, or more than one.
-
-  Example:
-    >>> tx = sparsify(optax.sgd(0.1), scl_jax.scl(penalty=0.01))
-    >>> get_masks(tx.init({'w': jnp.zeros((1, 2)), 'b': jnp.zeros(2)}))
-    {'b': None, 'w': Array([[1., 1.]], dtype=float32)}
-  """
-  state = get_sparsify_state(opt_state)
-  return jax.tree.map(
-    lambda w, mask: (
-      None if mask is None else masks_lib.expand(mask, w.shape).astype(w.dtype)
-    ),
-    state.weights,
-    _masks_of(state.rule_state, state.weights),
-  )
-
-
-def get_params(opt_state: optax.OptState, rule: MaskRule) -> PyTree:
-  """The effective parameters, computed from the state of an optimizer.
-
-  They are those that `optax.apply_updates` gives. A training loop that computes
-  them in each step need not store them, nor does a checkpoint: 4 bytes for each
-  parameter less.
-
-  Args:
-    opt_state: The state, with one `SparsifyState` anywhere within.
-    rule: The rule that `sparsify` was given.
-
-  Returns:
-    A tree like the params, in the weights' dtype, float32 or wider; `None` at
-    leaves that are not floating point, which the state does not have.
-
-  Raises:
-    ValueError: If there is no `SparsifyState`, or more than one.
-
-  Example:
-    >>> rule = scl_jax.scl(penalty=0.01)
-    >>> tx = sparsify(optax.sgd(0.1), rule)
-    >>> state = tx.init({'w': jnp.ones((1, 2))})
-    >>> @jax.jit
-    ... def step(state, x):
-    ...   params = get_params(state, rule)
-    ...   grads = jax.grad(lambda p: jnp.sum(p['w'] @ x))(params)
-    ...   return tx.update(grads, state, params)[1]
-    >>> get_params(step(state, jnp.ones(2)), rule)
-    {'w': Array([[0.9, 0.9]], dtype=float32)}
-  """
-  state = get_sparsify_state(opt_state)
-  return _effective(rule, state.weights, state.rule_state)
-
-
-def get_sparsify_state(opt_state: optax.OptState) -> SparsifyState:
-  """The one `SparsifyState` within the state of an optimizer.
-
-  Args:
-    opt_state: The state of `sparsify`, or of a transformation around it.
-
-  Returns:
-    The `SparsifyState`, with the weights and the rule's state.
-
-  Raises:
-    ValueError: If there is none, or more than one.
-  """
-  nodes = jax.tree.leaves(
-    opt_state, is_leaf=lambda node: isinstance(node, SparsifyState)
-  )
-  found = [node for node in nodes if isinstance(node, SparsifyState)]
-  if len(found) != 1:
-    raise ValueError(
-      'opt_state must contain exactly one SparsifyState, but it contains '
-      f'{len(found)}. Was the optimizer made with scl_jax.sparsify(optimizer, '
-      'rule), and is this its state? A checkpoint restored without a target '
-      'comes back as dicts: restore into tx.init(params). Of several, pass '
-      'the state of one.'
-    )
-  return found[0]
-
-
-def as_weights(params: PyTree) -> PyTree:
-  """The dense weights that a state starts from.
-
-  Args:
-    params: Any pytree of arrays.
-
-  Returns:
-    A tree like `params` of copies (as donated buffers of params and state must
-    not be the same), float32 or wider; `None` at leaves that are not floating
-    point.
-  """
-
-  def as_weight(leaf):
-    if not tree_lib.is_weight(leaf):
-      return None
-    dtype = jnp.promote_types(jnp.result_type(leaf), jnp.float32)
-    return jnp.array(leaf, dtype=dtype, copy=True)
-
-  return jax.tree.map(as_weight, params)
-
-
 def _step_of_product(reset, inner, rule, grads, state, extra_args):
   """A step where params = weights * masks."""
-  weights, masks = state.weights, _masks_of(state.rule_state, state.weights)
+  weights, masks = state.weights, masks_of(state.rule_state, state.weights)
   # Behind a barrier, so that XLA does not share these masks with those below:
   # to compare twice is cheaper than to store and load the result.
-  masks_of_grads = _masks_of(
+  masks_of_grads = masks_of(
     jax.lax.optimization_barrier(state.rule_state), state.weights
   )
   steps, inner_state = inner.update(
@@ -361,7 +190,7 @@ def _step_of_product(reset, inner, rule, grads, state, extra_args):
   rule_state = rule.update(grads, state.rule_state, weights)
   if not rule.resumes_weights:
     regrown = jax.tree.map(
-      _regrown, new_weights, _masks_of(rule_state, new_weights), masks
+      _regrown, new_weights, masks_of(rule_state, new_weights), masks
     )
     # A `where` on moments would keep the optimizer's step from being fused.
     is_any = jnp.stack([leaf.any() for leaf in jax.tree.leaves(regrown)]).any()
@@ -382,24 +211,6 @@ def _step_of_function(inner, rule, grads, state, extra_args):
   return SparsifyState(
     optax.apply_updates(weights, steps), rule_state, inner_state
   )
-
-
-def _effective(rule: MaskRule, weights: PyTree, rule_state: Any) -> PyTree:
-  if rule.effective is None:
-    masks = _masks_of(rule_state, weights)
-    return masks_lib.apply_masks(weights, masks)
-  return rule.effective(weights, rule_state.mask_params)
-
-
-def _masks_of(rule_state: Any, weights: PyTree) -> PyTree:
-  if not hasattr(rule_state, 'masks'):
-    raise TypeError(
-      "A rule's state must have an attribute `masks`: a field, a property, or "
-      f'a method of the weights; {type(rule_state).__name__} has none.'
-    )
-  masks = rule_state.masks
-  # Not `callable`, which a tree that is an Equinox module may be.
-  return masks(weights) if inspect.ismethod(masks) else masks
 
 
 def _reset(inner, weights, inner_state, regrown):

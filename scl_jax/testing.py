@@ -35,10 +35,10 @@ import numpy as np
 import optax
 
 from scl_jax import tree as tree_lib
-from scl_jax.sparsify import MaskRule
-from scl_jax.sparsify import get_masks
-from scl_jax.sparsify import get_sparsify_state
+from scl_jax.mask_rule import MaskRule
 from scl_jax.sparsify import sparsify
+from scl_jax.state import get_masks
+from scl_jax.state import get_sparsify_state
 
 PyTree = tree_lib.PyTree
 

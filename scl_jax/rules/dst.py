@@ -26,10 +26,10 @@ from scl_jax import features
 from scl_jax import masks as masks_lib
 from scl_jax import ste
 from scl_jax import tree as tree_lib
+from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import pull_back
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
-from scl_jax.sparsify import MaskRule
-from scl_jax.sparsify import pull_back
 
 PyTree = tree_lib.PyTree
 

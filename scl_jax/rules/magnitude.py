@@ -26,9 +26,9 @@ from scl_jax import distributions
 from scl_jax import scores as scores_lib
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
+from scl_jax.mask_rule import MaskRule
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
-from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
 
@@ -120,8 +120,11 @@ def gradual_magnitude(
     is_due &= state.count <= end_step
     masks = jax.lax.cond(
       is_due | (state.count == end_step),
-      lambda: choose(grads, state, weights),
-      lambda: state.masks,
+      choose,
+      _keep,
+      grads,
+      state,
+      weights,
     )
     return state._replace(count=optax.safe_increment(state.count), masks=masks)
 
@@ -147,6 +150,9 @@ def gradual_magnitude(
     return jax.tree.map(lambda mask: mask > 0, masks)
 
   return MaskRule(init_fn, update_fn)
+
+
+_keep = lambda grads, state, weights: state.masks
 
 
 def _between(final: jax.Array, total: int, surplus: jax.Array) -> jax.Array:

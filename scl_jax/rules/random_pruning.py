@@ -23,9 +23,9 @@ from scl_jax import checks
 from scl_jax import distributions
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
+from scl_jax.mask_rule import MaskRule
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
-from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
 

@@ -14,7 +14,7 @@
 # ==============================================================================
 """Sparse Connectivity Learning (arXiv 2201.05020)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import numbers
 from typing import Literal, NamedTuple
 
@@ -33,8 +33,10 @@ from scl_jax import targets
 from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.feature_price import relative_prices
+from scl_jax.mask_rule import MaskRule
+from scl_jax.normalizers import Normalizer
+from scl_jax.normalizers import get_normalizer
 from scl_jax.prunable import Prunable
-from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
 
@@ -82,9 +84,7 @@ def scl(
   costs: PyTree | None = None,
   freeze_step: int | None = None,
   ramp: float = 0.3,
-  normalizer: optax.GradientTransformation
-  | Literal['feature_norm']
-  | None = 'feature_norm',
+  normalizer: Normalizer = 'feature_norm',
   mask_optimizer: optax.GradientTransformation | None = None,
   box: ArrayLike | None = 0.3,
   estimator: ste.Estimator = 'identity',
@@ -177,7 +177,7 @@ def scl(
   _check_arguments(
     penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
   )
-  store = _storage(jnp.dtype(mask_dtype))
+  store = rounding.to_storage(mask_dtype)
   target = targets.choose(
     target_density, target_macs, costs, freeze_step=freeze_step, ramp=ramp
   )
@@ -185,7 +185,7 @@ def scl(
   # Gradients are normalised and charged by connection; the sums move mask
   # variables, which may stand for several connections.
   normalize = optax.with_extra_args_support(
-    _normalizer(normalizer, feature_axes)
+    get_normalizer(normalizer, feature_axes)
   )
   by_variable = optax.chain(
     optax.sgd(_default_schedule(freeze_step))
@@ -203,15 +203,14 @@ def scl(
       feature_axes=feature_axes,
     )
     connections = optax.tree.cast(
-      _prunable_only(weights, mask_params), jnp.float32
+      tree_lib.keep_where(weights, mask_params), jnp.float32
     )
     features.check_feature_axes(feature_axes, connections)
-    price = jnp.asarray(
-      0.0 if penalty is None else penalty(0) if callable(penalty) else penalty,
-      jnp.float32,
-    )
     control_state, budget = None, None
-    if target is not None:
+    if target is None:
+      price = given_penalty(0)
+    else:
+      price = jnp.zeros((), jnp.float32)
       control_state, budget = target.init(weights, mask_params)
       if isinstance(target_density, Mapping):
         price = jax.tree.map(lambda _: jnp.copy(price), mask_params)
@@ -231,7 +230,7 @@ def scl(
 
   def update_fn(grads, state, weights):
     grads, weights = (
-      _prunable_only(tree, state.mask_params) for tree in (grads, weights)
+      tree_lib.keep_where(tree, state.mask_params) for tree in (grads, weights)
     )
     sizes = targets.sizes_of(weights, state.mask_params)
     new = move(grads, state, weights, sizes)
@@ -332,27 +331,14 @@ def scl(
         state.control_state, state.count, gradients, state.masks, sizes
       )
     if callable(penalty):
-      return jnp.asarray(penalty(state.count), jnp.float32), None
+      return given_penalty(state.count), None
     return state.penalty, None
 
+  def given_penalty(count):
+    price = penalty(count) if callable(penalty) else penalty
+    return jnp.asarray(price, jnp.float32)
+
   return MaskRule(init_fn, update_fn)
-
-
-def _prunable_only(tree: PyTree, mask_params: PyTree) -> PyTree:
-  return jax.tree.map(
-    lambda leaf, m: None if m is None else leaf, tree, mask_params
-  )
-
-
-def _storage(dtype: jnp.dtype) -> Callable[[PyTree, jax.Array], PyTree]:
-  """From mask variables and the step to what is kept of them."""
-  if dtype == jnp.float32:
-    return lambda mask_params, _: mask_params
-  if dtype == jnp.bfloat16:
-    return lambda mask_params, count: rounding.round_stochastically(
-      mask_params, jax.random.fold_in(jax.random.key(0), count)
-    )
-  raise ValueError(f'mask_dtype must be float32 or bfloat16, got {dtype}.')
 
 
 def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
@@ -364,55 +350,20 @@ def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
   )
 
 
-def _normalizer(
-  normalizer: optax.GradientTransformation | str | None,
-  feature_axes: features.FeatureAxes,
-) -> optax.GradientTransformation:
-  if normalizer is None:
-    return optax.identity()
-  if isinstance(normalizer, str) and normalizer == 'feature_norm':
-    resolve = features.resolve_feature_axes(feature_axes)
-    return transforms.normalize_by_feature_norm(
-      decay=0.92,
-      update_every=8,
-      feature_axes=lambda key_path, leaf: resolve(
-        tree_lib.path_string(key_path), leaf
-      ),
-    )
-  if (
-    not isinstance(normalizer, str)
-    and hasattr(normalizer, 'init')
-    and hasattr(normalizer, 'update')
-  ):
-    return normalizer
-  raise ValueError(
-    "normalizer must be 'feature_norm', None or an optax transformation, got "
-    f'{normalizer!r}.'
-  )
-
-
 def _check_arguments(
   penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
 ) -> None:
   checks.check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
-  checks.check_scalar(
-    'freeze_step',
-    freeze_step,
-    lambda x: x >= 1 and x == int(x),
-    'a whole number of steps >= 1',
-  )
-  checks.check_scalar(
-    'feature_price', feature_price, lambda x: 0 <= x <= 1, 'in [0, 1]'
-  )
+  checks.check_whole('freeze_step', freeze_step, 1)
   checks.check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
-  checks.check_scalar('box', box, lambda x: x > 0, '> 0')
   checks.check_scalar('init_value', init_value, lambda _: True, 'finite')
+  checks.check_scalar('box', box, lambda x: x > 0, '> 0')
   if isinstance(box, numbers.Real) and abs(init_value) > box:
     raise ValueError(
       f'init_value must lie within the box; got init_value={init_value} and '
       f'box={box}.'
     )
-  if penalty_order not in ('after', 'before'):
-    raise ValueError(
-      f"penalty_order must be 'after' or 'before', got {penalty_order!r}."
-    )
+  checks.check_choice('penalty_order', penalty_order, ('after', 'before'))
+  checks.check_scalar(
+    'feature_price', feature_price, lambda x: 0 <= x <= 1, 'in [0, 1]'
+  )

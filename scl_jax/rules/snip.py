@@ -25,9 +25,9 @@ from scl_jax import checks
 from scl_jax import distributions
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
+from scl_jax.mask_rule import MaskRule
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
-from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
 
@@ -90,9 +90,7 @@ def snip(
 
   def update_fn(grads, state, weights):
     state = jax.lax.cond(
-      state.count < num_batches,
-      lambda: look(grads, state, weights),
-      lambda: state,
+      state.count < num_batches, look, _keep, grads, state, weights
     )
     return state._replace(count=optax.safe_increment(state.count))
 
@@ -103,18 +101,24 @@ def snip(
       tree_lib.keep_where(weights, state.masks),
     )
     if state.sensitivity is None:
-      return state._replace(masks=choose(total, state))
+      return state._replace(masks=_choose(total, state))
     total = jax.tree.map(jnp.add, total, state.sensitivity)
     masks = jax.lax.cond(
       state.count == num_batches - 1,
-      lambda: choose(total, state),
-      lambda: state.masks,
+      _choose,
+      lambda total, state: state.masks,
+      total,
+      state,
     )
     return state._replace(masks=masks, sensitivity=total)
 
-  def choose(total, state):
-    scores = jax.tree.map(jnp.abs, total)
-    masks = thresholding.keep_highest(scores, state.budget)
-    return jax.tree.map(lambda mask: mask > 0, masks)
-
   return MaskRule(init_fn, update_fn)
+
+
+def _choose(total, state):
+  scores = jax.tree.map(jnp.abs, total)
+  masks = thresholding.keep_highest(scores, state.budget)
+  return jax.tree.map(lambda mask: mask > 0, masks)
+
+
+_keep = lambda grads, state, weights: state

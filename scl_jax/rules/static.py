@@ -22,9 +22,9 @@ import jax.numpy as jnp
 
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
+from scl_jax.mask_rule import MaskRule
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
-from scl_jax.sparsify import MaskRule
 
 PyTree = tree_lib.PyTree
 

@@ -99,19 +99,15 @@ def _check(
       'nothing else does; scl_jax.costs(fn, params, *inputs) gives them. Got '
       f'target_macs={target_macs} and costs={costs}.'
     )
-  checks.check_scalar(
-    'target_macs', target_macs, lambda x: 0 < x <= 1, 'in (0, 1]'
-  )
+  checks.check_density('target_macs', target_macs)
   if not isinstance(target_density, Mapping):
-    checks.check_scalar(
-      'target_density', target_density, lambda x: 0 < x <= 1, 'in (0, 1]'
-    )
+    checks.check_density('target_density', target_density)
     return
   for pattern, density in target_density.items():
     label = f'target_density[{pattern!r}]'
     if density is None or callable(density):
       raise ValueError(f'{label} must be in (0, 1], got {density!r}.')
-    checks.check_scalar(label, density, lambda x: 0 < x <= 1, 'in (0, 1]')
+    checks.check_density(label, density)
     try:
       re.compile(pattern)
     except (re.error, TypeError) as error:

@@ -48,7 +48,7 @@ def of_density(
   """
 
   def init(weights, mask_params):
-    chosen = target.chosen(weights, mask_params)
+    chosen = tree_lib.keep_where(weights, mask_params)
     budget = distributions.number_at(
       density, sum(w.size for w in jax.tree.leaves(chosen))
     )
@@ -106,7 +106,7 @@ def of_layers(
       _check_reachable(density, budget, w, m, repr(path))
       return control.init_control(density), jnp.asarray(budget, jnp.int32)
 
-    chosen = target.chosen(weights, mask_params)
+    chosen = tree_lib.keep_where(weights, mask_params)
     return _unzip(
       mask_params, tree_lib.map_with_path(init_leaf, mask_params, chosen)
     )

@@ -59,19 +59,12 @@ class Target(NamedTuple):
   cut: Callable[[PyTree, PyTree, Any, jax.Array], PyTree]
 
 
-def chosen(weights: PyTree, mask_params: PyTree) -> PyTree:
-  """The weights that are prunable, `None` elsewhere."""
-  return jax.tree.map(
-    lambda w, m: None if m is None else w, weights, mask_params
-  )
-
-
 def sizes_of(weights: PyTree, mask_params: PyTree) -> PyTree:
   """How many connections each mask variable stands for."""
   return jax.tree.map(
     lambda m, w: masks_lib.variable_sizes(m.shape, w.shape),
     mask_params,
-    chosen(weights, mask_params),
+    tree_lib.keep_where(weights, mask_params),
   )
 
 

@@ -123,3 +123,23 @@ def test_bfloat16(rule):
 @each_rule
 def test_empty_selection(rule):
   testing.check_empty_selection(rule)
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['rigl', 'set', 'lamp', 'one-shot saliency', 'snip', 'snip over batches'],
+)
+def test_without_jit_only_the_first_step_compiles(name):
+  """Branches are functions that are made once, with operands."""
+  rule, _ = RULES[name]
+  weights = {'w': jnp.ones((6, 5)), 'b': jnp.zeros(5)}
+  state = rule.update(weights, rule.init(weights), weights)
+  events = []
+  listener = lambda event, duration, **_: events.append(event)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    for _ in range(4):
+      state = rule.update(weights, state, weights)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+  assert not [event for event in events if 'backend_compile' in event]

@@ -1,0 +1,119 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""A method that decides masks: what it consists of.
+
+How it is used, and how one is written: the essay in `scl_jax/sparsify.py`.
+"""
+
+from collections.abc import Callable
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+
+from scl_jax import masks as masks_lib
+from scl_jax import tree as tree_lib
+
+PyTree = tree_lib.PyTree
+
+
+class MaskRule(NamedTuple):
+  """A method that decides masks.
+
+  Attributes:
+    init: `weights -> rule_state`. The state is a pytree with an attribute
+      `masks`: a tree like `weights` of arrays of {0, 1}, of the weight's shape
+      or one that `masks.expand` takes there, `None` at other leaves. With
+      `effective` it is a method `weights -> masks`, and the state has a second
+      attribute, `mask_params`.
+    update: `(grads, rule_state, weights) -> rule_state`. `grads` are dense and
+      taken at the effective parameters; both trees are float32 (or wider).
+    resumes_weights: Whether a connection that comes back has its stored weight.
+      If not, it starts from zero, and so do its optimizer moments.
+    effective: `(weights, mask_params) -> params`, differentiable, for a rule
+      whose params are not weights * masks; exactly 0 where a mask is 0.
+  """
+
+  init: Callable[[PyTree], Any]
+  update: Callable[[PyTree, Any, PyTree], Any]
+  resumes_weights: bool = True
+  effective: Callable[[PyTree, PyTree], PyTree] | None = None
+
+
+def pull_back(
+  effective: Callable[[PyTree, PyTree], PyTree],
+  grads: PyTree,
+  weights: PyTree,
+  mask_params: PyTree,
+) -> tuple[PyTree, PyTree]:
+  """The chain rule through `effective`, outside the model.
+
+  For the `update` of a rule that has its own `effective`.
+
+  Args:
+    effective: `(weights, mask_params) -> params`, differentiable.
+    grads: ∂L/∂params at `effective(weights, mask_params)`.
+    weights: The weights, `None` at leaves that have none.
+    mask_params: The mask variables, `None` at leaves that are not prunable.
+
+  Returns:
+    (∂L/∂weights, ∂L/∂mask_params), trees like `weights` and `mask_params`.
+
+  Example:
+    >>> pull_back(jnp.multiply, jnp.ones(1), 2 * jnp.ones(1), 3 * jnp.ones(1))
+    (Array([3.], dtype=float32), Array([2.], dtype=float32))
+  """
+  _, pull = jax.vjp(effective, weights, mask_params)
+  return pull(grads)
+
+
+def masks_of(rule_state: Any, weights: PyTree) -> PyTree:
+  """The masks of a rule.
+
+  Args:
+    rule_state: The rule's state.
+    weights: The weights, which the masks may follow from.
+
+  Returns:
+    The masks as the rule has them: a tree like `weights` of arrays of {0, 1},
+    of the weight's shape or one that `masks.expand` takes there.
+
+  Raises:
+    TypeError: If the state has no attribute `masks`.
+  """
+  if not hasattr(rule_state, 'masks'):
+    raise TypeError(
+      "A rule's state must have an attribute `masks`: a field, a property, or "
+      f'a method of the weights; {type(rule_state).__name__} has none.'
+    )
+  masks = rule_state.masks
+  # Not `callable`, which a tree that is an Equinox module may be.
+  return masks(weights) if inspect.ismethod(masks) else masks
+
+
+def params_of(rule: MaskRule, rule_state: Any, weights: PyTree) -> PyTree:
+  """The effective parameters that a rule makes of weights.
+
+  Args:
+    rule: The rule.
+    rule_state: Its state.
+    weights: The weights.
+
+  Returns:
+    A tree like `weights`, exactly 0 where masks are 0.
+  """
+  if rule.effective is None:
+    return masks_lib.apply_masks(weights, masks_of(rule_state, weights))
+  return rule.effective(weights, rule_state.mask_params)
