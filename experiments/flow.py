@@ -15,11 +15,10 @@
 """Which unit of a Linen model feeds which input of a later layer.
 
 Layers are `nn.Dense`, `nn.Conv` and `Join`, in the order in which the model
-calls them. Who feeds whom is found by experiment, so that it holds for any code
-between them (flattening, pooling, activations, concatenation): all layers are
-made to return a constant, then one unit of one layer another; the inputs that
-differ are those that the unit feeds. (NaN as a mark would be simpler, but XLA
-on a CPU loses it in a maximum.)
+calls them. Who feeds whom is read from the graph of the code between them
+(flattening, pooling, activations, concatenation): `scl_jax.reachability` says
+which of their inputs depend on a unit. What it does not know depends on
+everything, and is not supported.
 
 Supported are models in which an input comes from one unit at most; sums of
 several are to be a `Join`. Everything else raises.
@@ -34,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.models import join
+from scl_jax import reachability
 
 # What this module looks at; normalisation is looked at, but is no layer.
 LAYERS = (nn.Dense, nn.Conv, join.Join)
@@ -41,10 +41,7 @@ _SEEN = (*LAYERS, nn.BatchNorm)
 
 # Names for the model's input and output that no module has.
 _DATA, _OUTPUT = '(input)', '(output)'
-# Pairs (constant, other constant): of both signs for ReLU and what mirrors it,
-# up and down for maxima and minima, below 1 for what saturates there.
-_VALUES = ((0.25, 0.5), (0.25, 0.125), (-0.25, -0.5), (-0.25, -0.125))
-# Units that are changed at once, each in its own example.
+# Units that are followed at once.
 _PROBES = 64
 
 
@@ -210,58 +207,47 @@ def _reached(
   shape: tuple[int, ...],
   units: dict[str, int],
 ) -> dict[str, dict[str, np.ndarray]]:
-  """What a change of a unit, or of the model's input, changes.
+  """What depends on a unit, or on the model's input.
 
   Returns:
     For each layer and `_DATA`, for each module and `_OUTPUT`: which of its
     inputs, bool [units, inputs].
   """
-  sources = [_DATA, *units]
 
-  @jax.jit
-  def run(source, first, base, changed):
-    """With unit `first + n` of the source changed in example n."""
+  def between(outputs, images):
+    """The code between layers, from their outputs to their inputs."""
     seen = {}
 
     def replace(call):
       seen[call.name] = call.inputs
       if isinstance(call.module, nn.BatchNorm):
         return call.inputs  # whatever its parameters, channel by channel
-      shape = call.output.shape
-      example = jax.lax.broadcasted_iota(jnp.int32, shape, 0)
-      unit = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
-      is_changed = (unit == first + example) & (
-        source == sources.index(call.name)
-      )
-      return jnp.where(is_changed, changed, base).astype(call.output.dtype)
+      output = jnp.broadcast_to(outputs[call.name], call.output.shape)
+      return output.astype(call.output.dtype)
 
-    pixel = jnp.where(source == 0, changed, base)
-    images = jnp.full((_PROBES, *shape), pixel, jnp.float32)
     output = visit(model, variables, images, replace)
     return {**seen, _OUTPUT: output}
 
-  @jax.jit
-  def differs(one, other):
-    # The same program on the same numbers: what is not reached is equal.
-    return jax.tree.map(
-      lambda a, b: (a != b).any(axis=tuple(range(1, a.ndim - 1))), one, other
-    )
+  sources = {_DATA: 1, **units}
+  stops = np.cumsum(list(sources.values()))
 
-  unchanged = {base: run(0, 0, base, base) for base, _ in _VALUES}
-  found = {}
-  for index, source in enumerate(sources):
-    count = units.get(source, 1)
-    parts = []
-    for first in range(0, count, _PROBES):
-      changes = [
-        differs(unchanged[base], run(index, first, base, changed))
-        for base, changed in _VALUES
-      ]
-      parts.append(jax.tree.map(lambda *some: np.any(some, axis=0), *changes))
-    found[source] = jax.tree.map(
-      lambda *some, count=count: np.concatenate(some)[:count], *parts
-    )
-  return found
+  def follow(marks):
+    """Where the marked units go; marks are [units of all sources]."""
+    parts = dict(zip(sources, jnp.split(marks, stops[:-1]), strict=True))
+    images = jnp.broadcast_to(parts.pop(_DATA), (1, *shape))
+    found = reachability.reached(between, (parts, images), (parts, images))
+    return jax.tree.map(lambda x: x.any(axis=tuple(range(x.ndim - 1))), found)
+
+  @jax.jit
+  def follow_each(marks):
+    return jax.lax.map(follow, marks, batch_size=_PROBES)
+
+  found = jax.device_get(follow_each(jnp.eye(stops[-1])))
+  rows = {name: np.split(matrix, stops[:-1]) for name, matrix in found.items()}
+  return {
+    source: {name: parts[index] for name, parts in rows.items()}
+    for index, source in enumerate(sources)
+  }
 
 
 def _check(reached: dict[str, dict[str, np.ndarray]]) -> None:

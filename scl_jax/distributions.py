@@ -109,15 +109,15 @@ def layer_budgets(
     >>> layer_budgets(weights, 0.1, 'uniform')
     {'w1': 100, 'w2': 2}
   """
-  connections = prunable_leaves(weights, prunable)
-  leaves, treedef = jax.tree.flatten(connections)
-  target = _check_density(target_density)
-  shapes = [jnp.shape(leaf) for leaf in leaves]
-  sizes = np.array([np.prod(shape) for shape in shapes])
-  exact = np.array(_densities(shapes, target, allocation)) * sizes
+  densities, treedef = jax.tree.flatten(
+    layer_densities(weights, target_density, allocation, prunable=prunable)
+  )
+  leaves = jax.tree.leaves(prunable_leaves(weights, prunable))
+  sizes = np.array([np.prod(jnp.shape(leaf)) for leaf in leaves])
+  exact = np.array(densities) * sizes
   # A whole number may come out just below itself.
   counts = np.minimum(np.floor(exact + 1e-6), sizes).astype(int)
-  missing = round(target * float(sizes.sum())) - counts.sum()
+  missing = number_at(target_density, int(sizes.sum())) - counts.sum()
   order = np.argsort(counts - exact, kind='stable')
   for index in order[counts[order] < sizes[order]][: max(missing, 0)]:
     counts[index] += 1

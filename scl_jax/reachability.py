@@ -20,6 +20,8 @@ what both sides allow, a bias brings nothing, as it is a constant. The same
 graph backwards says which weights the output hears of. Where an operation is
 not known, everything depends on everything: a path may be seen where there is
 none, but none is overlooked (our derivation).
+
+`reached` asks the same of any function, entry by entry of its inputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +39,8 @@ PyTree = tree_lib.PyTree
 # Names of primitives. What is missing here, and not elementwise, is not known.
 _ZERO_STAYS = ('neg', 'convert_element_type', 'copy', 'abs', 'sign', 'add')
 _ZERO_STAYS += ('sub', 'reduce_precision', 'square', 'add_any')
-_LINEAR = ('reshape', 'transpose', 'broadcast_in_dim', 'squeeze', 'slice')
-_LINEAR += ('rev', 'expand_dims')
+_MOVES = ('reshape', 'transpose', 'broadcast_in_dim', 'squeeze', 'slice')
+_MOVES += ('rev', 'expand_dims', 'concatenate', 'pad', 'split')
 _REDUCTIONS = ('reduce_sum', 'reduce_max', 'reduce_min')
 _WINDOWS = ('reduce_window_sum', 'reduce_window_max', 'reduce_window_min')
 _PRODUCTS = ('dot_general', 'conv_general_dilated')
@@ -76,8 +78,7 @@ def on_path(
   gates = jax.tree.map(lambda m: (m != 0).astype(jnp.float32), masks)
 
   def paths(gates):
-    values = {v: _constant(value) for v, value in graph.constants.items()}
-    values |= {v: _Value(jnp.ones(graph.shape(v)), True) for v in graph.inputs}
+    values = {v: _Value(jnp.ones(graph.shape(v)), True) for v in graph.inputs}
     rows = tree_lib.zip_leaves(params, gates)
     for variable, (_, _, gate) in zip(graph.leaves, rows, strict=True):
       values[variable] = (
@@ -85,17 +86,43 @@ def on_path(
         if gate is None
         else _Value(gate, False, True)
       )
-    for node in graph.nodes:
-      operands = [values[v] for v in node.inputs]
-      for variable in node.outputs:
-        result = _apply(node, graph.shape(variable), operands)
-        values[variable] = result._replace(array=_saturate(result.array))
-    outputs = [values[v] for v in graph.outputs]
+    outputs = _evaluate(graph, values)
     return [out.array for out in outputs if out.is_data or out.is_masked]
 
   outputs, pull = jax.vjp(paths, gates)
   (found,) = pull([jnp.ones_like(o) for o in outputs])
   return jax.tree.map(lambda f, g: (f > 0) & (g > 0), found, gates)
+
+
+def reached(
+  fn: Callable[..., Any], inputs: Sequence[Any], marks: Sequence[Any]
+) -> Any:
+  """Which entries of the results depend on marked entries of the inputs.
+
+  Args:
+    fn: A function `fn(*inputs)`.
+    inputs: Pytrees of arrays or `jax.ShapeDtypeStruct`; their values do not
+      matter.
+    marks: Arrays of {0, 1} in trees like `inputs`, 1 where marked.
+
+  Returns:
+    A tree like the results of bool arrays.
+
+  Example:
+    >>> fn = lambda x: jnp.concatenate([x[1:], jnp.ones(2)])
+    >>> reached(fn, [jnp.ones(3)], [jnp.array([0.0, 0.0, 1.0])])
+    Array([False,  True, False, False], dtype=bool)
+  """
+  graph = graph_lib.trace(lambda _, *inputs: fn(*inputs), (), *inputs)
+  leaves = jax.tree.leaves(tuple(marks))
+  values = {
+    v: _Value(jnp.asarray(mark, jnp.float32), True)
+    for v, mark in zip(graph.inputs, leaves, strict=True)
+  }
+  return jax.tree.unflatten(
+    graph.out_tree,
+    [(out.array > 0) & out.is_data for out in _evaluate(graph, values)],
+  )
 
 
 @jax.custom_vjp
@@ -110,6 +137,19 @@ _saturate.defvjp(
 )
 
 
+def _evaluate(
+  graph: graph_lib.Graph, values: dict[int, _Value]
+) -> list[_Value]:
+  """The results, from the values of leaves and inputs."""
+  values |= {v: _constant(value) for v, value in graph.constants.items()}
+  for node in graph.nodes:
+    shapes = [graph.shape(v) for v in node.outputs]
+    results = _apply(node, shapes, [values[v] for v in node.inputs])
+    for variable, result in zip(node.outputs, results, strict=True):
+      values[variable] = result._replace(array=_saturate(result.array))
+  return [values[v] for v in graph.outputs]
+
+
 def _constant(value: Any) -> _Value:
   if jnp.issubdtype(jnp.result_type(value), jnp.number):
     return _Value(jnp.asarray(value != 0, jnp.float32), False)
@@ -117,19 +157,31 @@ def _constant(value: Any) -> _Value:
 
 
 def _apply(
-  node: graph_lib.Node, shape: tuple[int, ...], operands: list[_Value]
-) -> _Value:
+  node: graph_lib.Node,
+  shapes: Sequence[tuple[int, ...]],
+  operands: Sequence[_Value],
+) -> list[_Value]:
   name = node.name
   arrays = [v.array for v in operands]
   is_data = any(v.is_data for v in operands)
   is_masked = any(v.is_masked for v in operands)
   both_data = all(v.is_data for v in operands)
 
-  def result(array):
-    return _Value(jnp.broadcast_to(array, shape), is_data, is_masked)
+  def result(*arrays):
+    """Of all results alike, or one for each."""
+    arrays = arrays * len(shapes) if len(arrays) == 1 else arrays
+    return [
+      _Value(jnp.broadcast_to(array, shape), is_data, is_masked)
+      for array, shape in zip(arrays, shapes, strict=True)
+    ]
 
-  if name in _LINEAR and len(operands) == 1:
-    return result(*node.bind(arrays[0], **node.params))
+  def bring(value):
+    """Constants bring nothing to data, unless made of prunable weights."""
+    is_heard = not is_data or value.is_data or value.is_masked
+    return value.array if is_heard else jnp.zeros_like(value.array)
+
+  if name in _MOVES:
+    return result(*node.bind(*map(bring, operands), **node.params))
   if name in _REDUCTIONS:
     return result(jnp.sum(arrays[0], node.params['axes']))
   if name in _WINDOWS:
@@ -151,11 +203,8 @@ def _apply(
   if name in elementwise.NAMES:
     if name == 'mul' and not both_data:
       return result(arrays[0] * arrays[1])
-    if is_data:
-      # A constant brings nothing, unless it is made of prunable weights.
-      return result(sum(v.array for v in operands if v.is_data or v.is_masked))
-    if name in _ZERO_STAYS:
-      return result(sum(arrays))
+    if is_data or name in _ZERO_STAYS:
+      return result(sum(map(bring, operands)))
   # Not known: all of the output depends on all that there is.
   weights = 1 + sum(jnp.sum(v.array) for v in operands if not v.is_data)
   if is_data:

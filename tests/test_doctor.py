@@ -193,6 +193,19 @@ def test_what_is_not_known_is_on_a_path():
   np.testing.assert_array_equal(found['v'], np.ones((3, 3)))
 
 
+def test_what_only_moves_against_the_jacobian():
+  def fn(x):
+    left, right = jnp.split(jnp.pad(x, ((1, 0), (0, 0))), [1], axis=1)
+    both = jnp.concatenate([right, left + right[:, :1], jnp.ones((3, 1))], 1)
+    return both[::-1].T.reshape(2, -1)
+
+  x = jnp.ones((2, 3))
+  each = jnp.eye(x.size).reshape(-1, *x.shape)
+  found = jax.vmap(lambda mark: reachability.reached(fn, [x], [mark]))(each)
+  expected = jnp.moveaxis(jax.jacobian(fn)(x), (-2, -1), (0, 1)) > 0
+  np.testing.assert_array_equal(found, expected.reshape(found.shape))
+
+
 @pytest.mark.parametrize(
   'arguments',
   [{'penalty': 0.05}, {'target_density': 0.3}, {'target_density': {'.*': 0.5}}],

@@ -53,13 +53,7 @@ def tie(site: Site, ties: labels_lib.Ties) -> list[labels_lib.Labels]:
         full.append(labels[axis])
       else:
         ties.pin(labels[axis])
-    label = full[0]
-    for other in full[1:]:
-      label = ties.tie(label, other)
-    if label is None:
-      for other in full:
-        ties.pin(other)
-    result.append(label)
+    result.append(ties.tie_all(full))
   return [tuple(result)]
 
 

@@ -59,6 +59,16 @@ class Ties:
       self._edges.append((first, second))
     return first
 
+  def tie_all(self, labels: Sequence[Label]) -> Label:
+    """Ties axes of equal size; where one is whole, all stay whole."""
+    result = labels[0]
+    for label in labels[1:]:
+      result = self.tie(result, label)
+    if result is None:
+      for label in labels:
+        self.pin(label)
+    return result
+
   def pin(self, ids: Label) -> None:
     """Keeps the indices."""
     if ids is not None:

@@ -247,13 +247,7 @@ def _tie_concatenate(site: Site, ties: Ties) -> list[labels_lib.Labels]:
   result: list[labels_lib.Label] = []
   for axis, column in enumerate(zip(*site.in_labels, strict=True)):
     if axis != along:
-      label = column[0]
-      for other in column[1:]:
-        label = ties.tie(label, other)
-      if label is None:
-        for other in column:
-          ties.pin(other)
-      result.append(label)
+      result.append(ties.tie_all(column))
       continue
     shapes = [aval.shape[axis] for aval in site.inputs]
     if all(ids is None for ids in column) or not all(
