@@ -38,6 +38,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import optax
 import tqdm
 
 from experiments import command_line
@@ -181,9 +182,6 @@ def _measure(
   """What is written of a finished run."""
   split = dataset.validation if config.validation_size else dataset.test
   masks = train.get_masks(config, run.state)
-  before_cut = [
-    p['density'] for p in run.history if p['step'] < run.freeze_step
-  ]
   return {
     'field': field,
     'value': value,
@@ -195,9 +193,18 @@ def _measure(
     'live': sum(
       int(n) for n in jax.tree.leaves(scl_jax.live_connections(masks))
     ),
-    'density_before_freeze': before_cut[-1] if before_cut else 1.0,
+    'density_before_freeze': _density_before_freeze(run),
     'seconds': round(run.seconds, 1),
   }
+
+
+def _density_before_freeze(run: train.Run) -> float:
+  """What the last step of the controller saw, else the last point."""
+  state = optax.tree.get(run.state.opt_state, 'control_state')
+  if state is not None:
+    return float(state.density)
+  points = [p['density'] for p in run.history if p['step'] < run.freeze_step]
+  return points[-1] if points else 1.0
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> str:
