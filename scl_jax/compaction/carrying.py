@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scl_jax import sparsify as sparsify_lib
+from scl_jax import state as state_lib
 from scl_jax import tree as tree_lib
 from scl_jax.compaction import reduction
 from scl_jax.compaction import running
@@ -49,7 +49,7 @@ def carry(reduced: reduction.Reduction, state: PyTree) -> PyTree:
       variable for a block.
   """
   owners = _owners(reduced.params)
-  is_sparse = lambda node: isinstance(node, sparsify_lib.SparsifyState)
+  is_sparse = lambda node: isinstance(node, state_lib.SparsifyState)
   nodes, treedef = jax.tree_util.tree_flatten_with_path(
     state, is_leaf=is_sparse
   )
