@@ -52,6 +52,7 @@ RULES = {
   'scl, MACs': scl(target_macs=0.4, costs=MACS, freeze_step=6),
   'scl, blocks': scl(penalty=0.25, granularity=(3, 5)),
   'scl, bfloat16': scl(penalty=0.25, mask_dtype=jnp.bfloat16),
+  'scl, feature price': scl(penalty=0.25, feature_price=0.75),
   'magnitude': scl_jax.gradual_magnitude(
     0.3, begin_step=1, end_step=5, update_every=2
   ),
