@@ -42,7 +42,8 @@ def run(*arguments, module='main'):
       "'targt_density' in config; did you mean 'target_density'?",
     ),
     ('--config.mesh.qqq=3', 'in config.mesh; there are: data, fsdp, tensor.'),
-    ('--config.scl.x=3', 'in config.scl; it takes none from the command line.'),
+    ('--config.scl.bix=3', "in config.scl; did you mean 'box'?"),
+    ('--config.consensus.x=3', 'in config.consensus; it takes none from the'),
     ('--config.epochs.x=3', "'x' in config.epochs; it takes none"),
   ],
 )
