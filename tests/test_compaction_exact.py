@@ -170,3 +170,29 @@ def test_a_constant_that_depends_on_the_length():
   assert small.params['w'].shape == (3, 3)
   with pytest.raises(ValueError, match="other constants belong into 'c'"):
     small.fn(small.params, jnp.ones((201, 3)))
+
+
+def test_a_model_that_amplifies_rounding_is_not_blamed():
+  """What float32 cannot show, float64 does."""
+  rng = np.random.default_rng(0)
+  params = {
+    'w': rng.normal(size=(5, 64)),
+    'b': rng.normal(size=64),
+    'v': 1e4 * rng.normal(size=(64, 3)),
+  }
+  mask = np.repeat([[1.0, 0.0]], 32, 0).ravel() * np.ones((5, 1))
+  params['w'] *= mask
+  # Large numbers cancel.
+  params['c'] = -np.tanh(params['b']) @ params['v']
+
+  def fn(p, x):
+    return jnp.tanh(x @ p['w'] + p['b']) @ p['v'] + p['c']
+
+  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+  x = jnp.asarray(1e-4 * rng.normal(size=(8, 5)), jnp.float32)
+  masks = jax.tree.map(lambda _: None, params)
+  masks['w'] = jnp.asarray(mask, jnp.float32)
+  found = scl_jax.compact(fn, params, masks, x).certificate
+  assert found.params_after < found.params_before
+  assert found.difference64 < 1e-9
+  assert 1e-5 < found.difference32 <= 4 * found.rounding

@@ -110,7 +110,8 @@ def compact(
     verify: Whether to run both models, measure how much they differ, and raise
       if that is more than `tolerance`.
     tolerance: The largest accepted difference of outputs, relative to the
-      largest output or 1.
+      largest output or 1. In dtypes shorter than float64 four times the
+      rounding of the model before is accepted, if that is more.
 
   Returns:
     The `CompactModel`.
