@@ -180,13 +180,21 @@ def _origin(image_shape: tuple[int, ...]) -> dict[str, Any]:
       },
     },
     'devices': [device.device_kind for device in jax.devices()],
-    'machine': machine(),
+    'machine': _machine(),
     'image_shape': list(image_shape),
   }
 
 
-def machine() -> str:
-  """What was measured on, in words."""
+def measured_on() -> dict[str, str]:
+  """What a report says of the software and the hardware."""
+  return {
+    'jax': jax.__version__,
+    'device': str(jax.devices()[0]),
+    'machine': _machine(),
+  }
+
+
+def _machine() -> str:
   return f'{platform.machine()}, {os.cpu_count()} cores'
 
 

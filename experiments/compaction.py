@@ -100,10 +100,8 @@ def experiment(
       'There is nothing to train: give --config.densities, such as (0.05, '
       '0.01), and --config.seeds >= 1.'
     )
-  os.makedirs(workdir, exist_ok=True)
-  path = os.path.join(workdir, 'results.json')
   report = result_store.load(
-    path,
+    workdir,
     config,
     module='experiments.compaction',
     ignore=_NOT_SETTINGS,
@@ -118,7 +116,7 @@ def experiment(
     [key for key in todo if key not in done], unit='run', disable=None
   ):
     report['points'].append(measure(config, dataset, *key))
-    result_store.save(path, report)
+    result_store.save(workdir, report)
   artifacts.write_text(os.path.join(workdir, 'table.md'), table(report))
   return report
 

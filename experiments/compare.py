@@ -34,7 +34,6 @@ train for the same number of epochs, a method's own retraining included.
 from collections.abc import Iterator, Mapping, Sequence
 import json
 import math
-import os
 from typing import Any
 
 import jax
@@ -77,10 +76,8 @@ def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   """
   plan = config.compare
   _check(plan)
-  os.makedirs(workdir, exist_ok=True)
-  path = os.path.join(workdir, 'results.json')
   report = result_store.load(
-    path,
+    workdir,
     config,
     module='experiments.compare',
     ignore=_NOT_SETTINGS,
@@ -91,7 +88,7 @@ def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     if not _is_done(report[kind], name, density, seed, settings):
       entry = measure(config, dataset, name, density, seed, settings)
       report[kind].append(entry)
-      result_store.save(path, report)
+      result_store.save(workdir, report)
       tqdm.tqdm.write(json.dumps(entry))
 
   tuning = _load(config, plan.tuning_examples)

@@ -99,10 +99,8 @@ def consensus(
       'There is nothing to train: give --config.densities, such as '
       '(0.5, 0.35), and --config.seeds >= 1.'
     )
-  os.makedirs(workdir, exist_ok=True)
-  path = os.path.join(workdir, 'results.json')
   report = result_store.load(
-    path,
+    workdir,
     config,
     module='experiments.consensus',
     ignore=_NOT_SETTINGS,
@@ -114,7 +112,7 @@ def consensus(
     [key for key in todo if key not in done], unit='run', disable=None
   ):
     report['points'].append(train_point(config, dataset, *key))
-    result_store.save(path, report)
+    result_store.save(workdir, report)
     tqdm.tqdm.write(json.dumps(report['points'][-1]))
   artifacts.write_text(os.path.join(workdir, 'table.md'), table(report))
   return report

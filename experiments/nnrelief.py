@@ -78,10 +78,8 @@ def experiment(
   """
   config = config.copy_and_resolve_references()
   shares = _shares(config)
-  os.makedirs(workdir, exist_ok=True)
-  path = os.path.join(workdir, 'results.json')
   report = result_store.load(
-    path,
+    workdir,
     config,
     module='experiments.nnrelief',
     ignore=_NOT_SETTINGS,
@@ -116,7 +114,7 @@ def experiment(
         points.append(point)
         tqdm.tqdm.write(json.dumps(point))
       report['points'] += points
-      result_store.save(path, report)
+      result_store.save(workdir, report)
   rows = nnrelief_report.summarise(report['points'])
   text = nnrelief_report.table(rows)
   artifacts.write_text(os.path.join(workdir, 'table.md'), text)

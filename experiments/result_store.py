@@ -26,7 +26,6 @@ import shlex
 import sys
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -35,7 +34,7 @@ from experiments.configs import default
 
 
 def load(
-  path: str,
+  workdir: str,
   config: ml_collections.ConfigDict,
   *,
   module: str,
@@ -45,7 +44,7 @@ def load(
   """The report so far, or a new one.
 
   Args:
-    path: The file; it need not be there.
+    workdir: Where `results.json` is, or will be.
     config: The config of the runs to come.
     module: The module that runs them, for the report's list of commands.
     ignore: Fields, by dotted name, that differ between runs of one report or
@@ -58,15 +57,14 @@ def load(
   Raises:
     ValueError: If the file holds the results of another config.
   """
+  path = os.path.join(workdir, 'results.json')
   settings = _without(json.loads(config.to_json()), ignore)
   command = shlex.join(['python', '-m', module, *sys.argv[1:]])
   if not os.path.exists(path):
     return {
       'commands': [command],
       'config': settings,
-      'jax': jax.__version__,
-      'device': str(jax.devices()[0]),
-      'machine': artifacts.machine(),
+      **artifacts.measured_on(),
       **copy.deepcopy(dict(empty)),
     }
   with open(path, encoding='utf-8') as file:
@@ -86,8 +84,10 @@ def load(
   return report
 
 
-def save(path: str, report: Mapping[str, Any]) -> None:
-  """Writes a report, at once."""
+def save(workdir: str, report: Mapping[str, Any]) -> None:
+  """Writes a report as `results.json`, at once."""
+  os.makedirs(workdir, exist_ok=True)
+  path = os.path.join(workdir, 'results.json')
   artifacts.write_text(path, json.dumps(report, indent=1))
 
 

@@ -33,7 +33,6 @@ together they differ by rounding, and a point's `together` says how many were.
 
 from collections.abc import Sequence
 import json
-import os
 from typing import Any
 
 import jax
@@ -89,10 +88,8 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       'There is nothing to train: give --config.densities or '
       '--config.penalties, such as (0.02, 0.01), and --config.seeds >= 1.'
     )
-  os.makedirs(workdir, exist_ok=True)
-  path = os.path.join(workdir, 'results.json')
   report = result_store.load(
-    path,
+    workdir,
     config,
     module='experiments.sweep',
     ignore=_NOT_SETTINGS,
@@ -118,7 +115,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       else:
         points = train_together(config, model, dataset, keys)
       report['points'] += points
-      result_store.save(path, report)
+      result_store.save(workdir, report)
       for point in points:
         tqdm.tqdm.write(json.dumps(point))
       bar.update(len(keys))

@@ -173,13 +173,8 @@ def sparsify(
 def _step_of_product(reset, inner, rule, grads, state, extra_args):
   """A step where params = weights * masks."""
   weights, masks = state.weights, masks_of(state.rule_state, state.weights)
-  # Behind a barrier, so that XLA does not share these masks with those below:
-  # to compare twice is cheaper than to store and load the result.
-  masks_of_grads = masks_of(
-    jax.lax.optimization_barrier(state.rule_state), state.weights
-  )
   steps, inner_state = inner.update(
-    masks_lib.apply_masks(grads, masks_of_grads),
+    masks_lib.apply_masks(grads, masks),
     state.inner_state,
     masks_lib.apply_masks(weights, masks),
     **extra_args,

@@ -307,9 +307,7 @@ def main(argv: list[str]) -> None:
   ]
   report: dict[str, Any] = {
     'command': 'python -m experiments.benchmarks.inference',
-    'jax': jax.__version__,
-    'device': jax.devices()[0].device_kind,
-    'machine': artifacts.machine(),
+    **artifacts.measured_on(),
     'cores_used': len(os.sched_getaffinity(0)),
     'load_at_start': os.getloadavg()[0],
     'rounds': _ROUNDS.value,

@@ -225,9 +225,7 @@ def main(argv: list[str]) -> None:
         'XLA_FLAGS',
       )
     },
-    'jax': jax.__version__,
-    'device': str(jax.devices()[0]),
-    'machine': artifacts.machine(),
+    **artifacts.measured_on(),
     'networks': {},
   }
   for name, arguments in networks().items():

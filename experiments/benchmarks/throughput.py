@@ -241,9 +241,7 @@ def main(argv: list[str]) -> None:
   del argv
   report: dict[str, Any] = {
     'command': 'python -m experiments.benchmarks.throughput',
-    'jax': jax.__version__,
-    'device': str(jax.devices()[0]),
-    'machine': artifacts.machine(),
+    **artifacts.measured_on(),
     'networks': {},
   }
   for name, arguments in networks().items():

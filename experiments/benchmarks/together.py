@@ -172,9 +172,7 @@ def main(argv: list[str]) -> None:
   except (ValueError, FileNotFoundError) as error:
     raise SystemExit(f'{type(error).__name__}: {error}') from error
   report = {
-    'jax': jax.__version__,
-    'device': str(jax.devices()[0]),
-    'machine': artifacts.machine(),
+    **artifacts.measured_on(),
     'model': config.model,
     'dataset': config.dataset,
     'batch_size': config.batch_size,

@@ -85,9 +85,9 @@ def test_committed_results_are_resumed(path, command, tmp_path, monkeypatch):
   assert table == (path.parent / 'table.md').read_text()
 
 
-def load(path, config, **fields):
+def load(workdir, config, **fields):
   return result_store.load(
-    str(path),
+    str(workdir),
     config,
     **{
       'module': 'experiments.none',
@@ -103,7 +103,7 @@ def test_new_report(tmp_path, monkeypatch):
   config = default.get_config()
   config.scl.ramp, config.scl.box = 0.5, 0.3
   empty = {'points': []}
-  report = load(tmp_path / 'results.json', config, empty=empty)
+  report = load(tmp_path, config, empty=empty)
   command = "python -m experiments.none '--config.a=(1, 2)'"
   assert report['commands'] == [command]
   assert report['config']['scl']['box'] == 0.3
@@ -116,24 +116,22 @@ def test_new_report(tmp_path, monkeypatch):
 
 
 def test_what_may_differ_and_what_not(tmp_path):
-  path = tmp_path / 'results.json'
   config = default.get_config()
-  report = load(path, config)
+  report = load(tmp_path, config)
   report['points'].append({'accuracy': 0.5})
-  result_store.save(str(path), report)
+  result_store.save(str(tmp_path), report)
   config.seed, config.scl.ramp = 3, 0.9
-  assert load(path, config) == report
+  assert load(tmp_path, config) == report
   config.epochs, config.scl.box = 7, 0.1
   with pytest.raises(ValueError, match=r"differ: \['epochs', 'scl'\]"):
-    load(path, config)
+    load(tmp_path, config)
 
 
 def test_every_command_is_kept_once(tmp_path, monkeypatch):
-  path = tmp_path / 'results.json'
   for argv in (['x', '--a'], ['x', '--b'], ['x', '--a']):
     monkeypatch.setattr(sys, 'argv', argv)
-    report = load(path, default.get_config())
-    result_store.save(str(path), report)
+    report = load(tmp_path, default.get_config())
+    result_store.save(str(tmp_path), report)
   assert report['commands'] == [
     'python -m experiments.none --a',
     'python -m experiments.none --b',
@@ -141,15 +139,14 @@ def test_every_command_is_kept_once(tmp_path, monkeypatch):
 
 
 def test_a_field_that_is_newer_than_the_report(tmp_path):
-  path = tmp_path / 'results.json'
   config = default.get_config()
-  report = load(path, config)
+  report = load(tmp_path, config)
   del report['config']['label_smoothing']
-  result_store.save(str(path), report)
-  assert load(path, config) == report
+  result_store.save(str(tmp_path), report)
+  assert load(tmp_path, config) == report
   config.label_smoothing = 0.1
   with pytest.raises(ValueError, match=r"differ: \['label_smoothing'\]"):
-    load(path, config)
+    load(tmp_path, config)
 
 
 def test_mean_and_std():
