@@ -120,7 +120,7 @@ def measure(
   """Trains one contender once, and evaluates it.
 
   Args:
-    config: The comparison, of a model without normalisation.
+    config: The comparison.
     dataset: Judged on its validation split if there is one, else on test.
     name: The contender.
     density: The density to reach.
@@ -137,7 +137,7 @@ def measure(
     dataset.validation if dataset.validation.num_examples else dataset.test
   )
   macs = scl_jax.costs(
-    lambda params, x: model.apply({'params': params}, x),
+    lambda params, x: model.apply({'params': params, **trained.model_state}, x),
     trained.params,
     jnp.zeros((1, *dataset.train.image_shape)),
   )
@@ -159,7 +159,9 @@ def measure(
     'asked': density,
     'seed': seed,
     'settings': dict(settings),
-    'accuracy': train.accuracy(model, trained.params, split),
+    'accuracy': train.accuracy(
+      model, trained.params, split, trained.model_state
+    ),
     'density': float(scl_jax.density(trained.masks)),
     'live': int(live),
     'compression': size / (size - total + live),

@@ -102,6 +102,7 @@ class Trained(NamedTuple):
 
   Attributes:
     params: The effective parameters.
+    model_state: BatchNorm's statistics, or {}.
     masks: Masks of the prunable leaves.
     mean_density: The density, averaged over the points of training at which
       metrics were taken.
@@ -109,6 +110,7 @@ class Trained(NamedTuple):
   """
 
   params: Any
+  model_state: Any
   masks: Any
   mean_density: float
   seconds: float
@@ -229,6 +231,7 @@ def run(
     done = train.fit(config, model, silent)
   return Trained(
     params=done.state.params,
+    model_state=done.state.model_state,
     masks=train.get_masks(config, done.state),
     mean_density=_mean(point['density'] for point in done.history),
     seconds=done.seconds,
@@ -281,6 +284,7 @@ def _run_nnrelief(
   )
   return Trained(
     params=params,
+    model_state=last.run.state.model_state,
     masks=masks,
     mean_density=_mean(
       point['density'] for stage in stages for point in stage.run.history

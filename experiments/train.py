@@ -30,6 +30,7 @@ from experiments import checkpointing
 from experiments import evaluation
 from experiments import feeds
 from experiments import gating
+from experiments import host_memory
 from experiments import hosts
 from experiments import initial
 from experiments import input_pipeline
@@ -182,6 +183,8 @@ def fit(
   start = time.perf_counter()
   if config.epochs < 1:
     raise ValueError(f'config.epochs must be >= 1, got {config.epochs}.')
+  if jax.default_backend() == 'cpu':
+    host_memory.keep_freed_memory()
   mesh = sharding.make_mesh(config)
   feed = feeds.make_feed(config, dataset.train, mesh)
   num_steps = config.epochs * feed.steps_per_epoch

@@ -41,6 +41,9 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = types.MappingProxyType(
       every_block=True,
     ),
     'gated_resnet20': functools.partial(gated_resnet.GatedResNet, depth=20),
+    'gated_resnet20_2x2': functools.partial(
+      gated_resnet.GatedResNet, depth=20, block=2
+    ),
     'gated_resnet32': functools.partial(gated_resnet.GatedResNet, depth=32),
     'gated_resnet56': functools.partial(gated_resnet.GatedResNet, depth=56),
     'gated_vgg16': functools.partial(gated_vgg.GatedVGG, depth=16),

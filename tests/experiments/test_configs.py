@@ -73,7 +73,7 @@ def test_config_of_many_runs(name):
   assert f'--config=experiments/configs/{name}.py' in module.__doc__
   own = {'alphas', 'conv_alphas', 'compare', 'nnrelief'}
   assert {*config} <= {*default.get_config(), *own}
-  assert config.nnrelief.iterations >= 1
+  assert config.get('nnrelief', {'iterations': 1})['iterations'] >= 1
   for method, trials in config.get('compare', {'trials': {}})['trials'].items():
     for trial in trials:
       one = contenders.configure(config, method, 0.05, 0, trial)

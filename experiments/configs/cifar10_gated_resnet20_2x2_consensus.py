@@ -1,0 +1,41 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+r"""The gated ResNet-20 on blocks of 2x2 pixels, on CIFAR-10, in 5 epochs.
+
+The stem sees the 12 channels of 2x2 blocks, so that all maps are half as wide
+and high and a run takes a few minutes of one CPU core; else as
+`cifar10_gated_resnet20_consensus`.
+
+Run it with:
+
+    python -m experiments.main \
+        --config=experiments/configs/cifar10_gated_resnet20_2x2_consensus.py \
+        --workdir=workdirs/cifar10_gated_resnet20_2x2_consensus
+
+and all methods, shares and seeds by `python -m experiments.consensus`.
+"""
+
+import ml_collections
+
+from experiments.configs import cifar10_gated_resnet20_consensus
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """See the module's docstring."""
+  config = cifar10_gated_resnet20_consensus.get_config()
+  config.model = 'gated_resnet20_2x2'
+  config.epochs = 5
+  config.warmup_epochs = 1.0
+  return config
