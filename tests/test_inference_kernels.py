@@ -16,30 +16,40 @@
 
 import sys
 
+import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from scl_jax.inference import copying
 from scl_jax.inference import kernels
+from scl_jax.inference import layout
 from scl_jax.inference import timing
 
 pytest.importorskip('numba')
 
+from scl_jax.inference import offset_csr  # noqa: E402: needs numba
 
+
+# Shorter than a vector, and all the lengths of blocks with what is left over.
+@pytest.mark.parametrize('run', [1, 4, 7, 8, 17, 40, 100, 139, 300, 551])
 @pytest.mark.parametrize('tile', [1, 2, 5])
-def test_offset_csr_by_hand(tile):
-  """As Python, against sums of windows; features have 0 to 7 weights."""
+def test_offset_csr_by_hand(run, tile):
+  """Against sums of windows; features have 0 to 7 weights."""
   rng = np.random.default_rng(0)
-  rows, run, pitch = 5, 4, 6
-  source = rng.normal(size=60)
+  normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  rows, pitch = 5, run + 2
+  source = normal((rows + 3) * pitch)
   counts = np.arange(8)
   starts = np.concatenate([[0], np.cumsum(counts)])
-  offsets, values = rng.integers(0, 24, 28), rng.normal(size=28)
-  shifts, other = rng.normal(size=8), rng.normal(size=(8, rows, run))
-  out = np.zeros((8, rows, run + 1))
-  kernels.offset_csr(
-    source, starts, offsets, values, shifts, (rows, run, pitch, tile),
-    out.reshape(-1), (rows * (run + 1), run + 1), other.reshape(-1),
-    (rows * run, run), 0.0, np.empty((tile - 1) * pitch + run),
+  offsets, values = rng.integers(0, 3 * pitch, 28), normal(28)
+  shifts, other = normal(8), normal(8, rows, run)
+  out = np.zeros((8, rows, run + 1), np.float32)
+  offset_csr.offset_csr(
+    source, starts, offsets.astype(np.uint32), values, shifts,
+    (rows, run, pitch, tile), out.reshape(-1), (rows * (run + 1), run + 1),
+    other.reshape(-1), (rows * run, run), np.float32(0),
+    np.empty((tile - 1) * pitch + run, np.float32),
   )  # fmt: skip
   expected = np.zeros((8, rows, run))
   for feature, row, n in np.ndindex(expected.shape):
@@ -47,8 +57,42 @@ def test_offset_csr_by_hand(tile):
     total = values[own] @ source[offsets[own] + row * pitch + n]
     total += shifts[feature] + other[feature, row, n]
     expected[feature, row, n] = max(total, 0)
-  np.testing.assert_allclose(out[..., :run], expected, atol=1e-12)
+  np.testing.assert_allclose(out[..., :run], expected, atol=1e-5)
   np.testing.assert_array_equal(out[..., run], 0)
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(st.data())
+def test_copy_is_copyto(data):
+  """Whatever way both lie, with margins and with axes that broadcast."""
+  shape = data.draw(
+    st.lists(st.sampled_from([1, 2, 5, 31, 33, 64, 70]), min_size=2, max_size=4)
+    .filter(lambda sizes: np.prod(sizes) < 2**19)
+    .map(lambda sizes: (*sizes, max(1, 2**15 // np.prod(sizes))))
+  )
+  dtype = data.draw(st.sampled_from([np.float32, np.float32, np.int32]))
+
+  def array():
+    order = data.draw(st.permutations(range(len(shape))))
+    margins = data.draw(
+      st.lists(
+        st.sampled_from([(0, 0), (1, 2)]),
+        min_size=len(shape),
+        max_size=len(shape),
+      )
+    )
+    return layout.allocate(shape, dtype, order, tuple(margins))
+
+  source, target = array().array, array()
+  source[...] = np.random.default_rng(0).integers(0, 1000, shape)
+  if data.draw(st.booleans()):
+    source = np.broadcast_to(source[:, :1], shape)
+  if data.draw(st.booleans()):
+    source = source[::-1]
+  copying.copy(target.array, source)
+  np.testing.assert_array_equal(target.array, source)
+  # The margins are zeros still.
+  assert target.frame.sum(dtype=float) == source.sum(dtype=float)
 
 
 def test_numba_is_an_extra(monkeypatch):

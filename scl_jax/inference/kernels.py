@@ -12,15 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""The loops that NumPy does not have, as plain Python that numba compiles.
-
-*Offset-CSR.* Arrays lie features first and batch last, an image as [channels,
-rows, columns, batch] with zeros around it. Then the connection of a
-convolution from tap (i, j) of channel c is one number: how far the window's
-start at (c, i, j) is from the buffer's. What it adds to an output row is its
-value times a contiguous run of the buffer, for a dense layer as for a
-convolution, and no window is ever gathered.
-"""
+"""The loops that NumPy does not have, as plain Python that numba compiles."""
 
 from collections.abc import Callable
 import functools
@@ -45,7 +37,7 @@ def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
   """
   # Sums in any order, and fused multiply-adds; NaN and infinity stay.
   fastmath = {'contract', 'nsz', 'reassoc'}
-  return _numba().njit(
+  return need_numba().njit(
     kernel, cache=True, error_model='numpy', fastmath=fastmath, nogil=True
   )
 
@@ -64,10 +56,15 @@ def elementwise(kernel: Callable[[float], float]) -> np.ufunc:
     ImportError: Without numba.
   """
   signatures = ['float32(float32)', 'float64(float64)']
-  return _numba().vectorize(signatures, cache=True)(kernel)
+  return need_numba().vectorize(signatures, cache=True)(kernel)
 
 
-def _numba() -> Any:
+def need_numba() -> Any:
+  """The module `numba`.
+
+  Raises:
+    ImportError: Without it; says what to do.
+  """
   try:
     import numba
   except ImportError as error:
@@ -75,72 +72,6 @@ def _numba() -> Any:
       "scl_jax.inference needs numba: pip install 'scl_jax[inference]'."
     ) from error
   return numba
-
-
-def offset_csr(
-  source, starts, offsets, values, shifts, grid, out, steps, other, other_steps,
-  floor, scratch,
-):  # fmt: skip
-  """Writes max(sum of values * runs of source + shifts + other, floor).
-
-  Works through tiles of whole rows, which are summed up in `scratch` with the
-  gaps that lie between the rows of `source`, so that one run covers them all.
-  Four connections at a time: each sum is loaded and stored once for four.
-
-  Args:
-    source: [entries], the flat buffer.
-    starts: [features + 1], where a feature's connections start.
-    offsets: [connections], where in `source` their runs start.
-    values: [connections].
-    shifts: [features], what is added to each feature.
-    grid: (rows, run, pitch, tile): the output's rows, their length, how far
-      they are apart in `source`, and how many are summed up at once.
-    out: Flat, from the first entry on.
-    steps: (feature step, row step) of `out`.
-    other: A flat array to add; empty for none.
-    other_steps: Those of `other`.
-    floor: 0 for a ReLU, else -inf.
-    scratch: [at least (tile - 1) * pitch + run].
-  """
-  rows, run, pitch, tile = grid
-  for first in range(0, rows, tile):
-    count = min(tile, rows - first)
-    length = (count - 1) * pitch + run
-    start = first * pitch
-    sums = scratch[:length]
-    for feature in range(shifts.size):
-      shift = shifts[feature]
-      for n in range(length):
-        sums[n] = shift
-      k, stop = starts[feature], starts[feature + 1]
-      fours = stop - (stop - k) % 4
-      while k < fours:
-        a = source[offsets[k] + start :][:length]
-        b = source[offsets[k + 1] + start :][:length]
-        c = source[offsets[k + 2] + start :][:length]
-        d = source[offsets[k + 3] + start :][:length]
-        p, q = values[k], values[k + 1]
-        r, s = values[k + 2], values[k + 3]
-        for n in range(length):
-          sums[n] += p * a[n] + q * b[n] + r * c[n] + s * d[n]
-        k += 4
-      while k < stop:
-        a = source[offsets[k] + start :][:length]
-        p = values[k]
-        for n in range(length):
-          sums[n] += p * a[n]
-        k += 1
-      for row in range(count):
-        line = sums[row * pitch :][:run]
-        if other.size:
-          at = feature * other_steps[0] + (first + row) * other_steps[1]
-          add = other[at:][:run]
-          for n in range(run):
-            line[n] += add[n]
-        at = feature * steps[0] + (first + row) * steps[1]
-        result = out[at:][:run]
-        for n in range(run):
-          result[n] = floor if line[n] < floor else line[n]
 
 
 def csr(source, starts, offsets, values, shifts, floor, out):
@@ -171,7 +102,8 @@ def gather(source, offsets, grid, out):
   Args:
     source: [entries], the flat buffer.
     offsets: [weights], where their runs start.
-    grid: (rows, run, pitch), as in `offset_csr`.
+    grid: (rows, run, pitch): the output's rows, their length, and how far they
+      are apart in `source`.
     out: [weights, rows * run].
   """
   rows, run, pitch = grid
@@ -179,6 +111,42 @@ def gather(source, offsets, grid, out):
     for row in range(rows):
       line = source[offsets[k] + row * pitch :][:run]
       out[k, row * run : (row + 1) * run] = line
+
+
+def transpose(source, target, sizes, source_steps, target_steps):
+  """Copies blocks by way of a buffer, so that both sides go line by line.
+
+  Straight from one to the other, lines of a block often share a set of the
+  cache, as they lie a power of two apart, and are read several times.
+
+  Args:
+    source: Flat, from the first entry on.
+    target: Likewise.
+    sizes: Of four axes; the third is contiguous in `source`, the fourth in
+      `target`.
+    source_steps: How far apart their entries are in `source`.
+    target_steps: In `target`.
+  """
+  height, width = 32, 64  # entries, the fastest of some on a Zen 5
+  pitch = width + 1
+  block = np.empty(height * pitch, source.dtype)
+  for i in range(sizes[0]):
+    for j in range(sizes[1]):
+      from_ = i * source_steps[0] + j * source_steps[1]
+      to = i * target_steps[0] + j * target_steps[1]
+      for column in range(0, sizes[3], height):
+        columns = min(height, sizes[3] - column)
+        for row in range(0, sizes[2], width):
+          rows = min(width, sizes[2] - row)
+          for y in range(columns):
+            line = source[from_ + row + (column + y) * source_steps[3] :][:rows]
+            copied = block[y * pitch :][:rows]
+            for x in range(rows):
+              copied[x] = line[x]
+          for x in range(rows):
+            line = target[to + (row + x) * target_steps[2] + column :][:columns]
+            for y in range(columns):
+              line[y] = block[y * pitch + x]
 
 
 def erf(x: float) -> float:

@@ -20,6 +20,7 @@ import functools
 import numpy as np
 
 from scl_jax.graph import nodes
+from scl_jax.inference import copying
 from scl_jax.inference import errors
 from scl_jax.inference import layout
 from scl_jax.inference import products
@@ -77,7 +78,7 @@ def _new_shape(node: nodes.Node, operand: np.ndarray) -> tuple[int, ...]:
 
 def _copy(node: nodes.Node, operands: Operands, out: np.ndarray) -> list[Step]:
   del node
-  return [functools.partial(np.copyto, out, operands[0], casting='unsafe')]
+  return [copying.step(out, operands[0])]
 
 
 def _reshape(
@@ -88,7 +89,7 @@ def _reshape(
     raise errors.unsupported(node, ' with dimensions')
   target = layout.as_view(out, operand.shape)
   if target is not None:
-    return [functools.partial(np.copyto, target, operand)]
+    return [copying.step(target, operand)]
   return [lambda: np.copyto(out, operand.reshape(out.shape))]
 
 
@@ -99,7 +100,7 @@ def _concatenate(
   for operand in operands:
     stop = start + operand.shape[axis]
     index = (*[slice(None)] * axis, slice(start, stop))
-    found.append(functools.partial(np.copyto, out[index], operand))
+    found.append(copying.step(out[index], operand))
     start = stop
   return found
 
@@ -119,14 +120,14 @@ def _pad(node: nodes.Node, operands: Operands, out: np.ndarray) -> list[Step]:
     origin.append(slice(first, stop))
   return [
     functools.partial(np.copyto, out, value),
-    functools.partial(np.copyto, out[(*target, ...)], operand[(*origin, ...)]),
+    copying.step(out[(*target, ...)], operand[(*origin, ...)]),
   ]
 
 
 def _stack(node: nodes.Node, operands: Operands, out: np.ndarray) -> list[Step]:
   before = [slice(None)] * node.params['axis']
   return [
-    functools.partial(np.copyto, out[(*before, index, ...)], operand)
+    copying.step(out[(*before, index, ...)], operand)
     for index, operand in enumerate(operands)
   ]
 

@@ -21,13 +21,13 @@ row, the batch. Where a convolution strides, its operand is split into phases
 """
 
 from collections.abc import Callable, Sequence
-import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
 from scl_jax.graph import nodes
+from scl_jax.inference import copying
 from scl_jax.inference import layout
 
 Step = Callable[[], object]
@@ -118,7 +118,7 @@ def of_dot(
     buffer = layout.allocate(
       columns.shape, operand.dtype, range(columns.ndim)
     ).array
-    copies.append(functools.partial(np.copyto, buffer, columns))
+    copies.append(copying.step(buffer, columns))
     columns = buffer
   rank = len(features) + len(free)
   own = feature_axes(node, side, rank, weights.ndim)
@@ -242,5 +242,5 @@ def _phases(
     target = buffer[(slice(None), *phase, *targets)]
     origin = array[(slice(None), *origins)]
     if target.size:
-      copies.append(functools.partial(np.copyto, target, origin))
+      copies.append(copying.step(target, origin))
   return buffer, copies

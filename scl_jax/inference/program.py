@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scl_jax.graph import nodes
+from scl_jax.inference import copying
 from scl_jax.inference import errors
 from scl_jax.inference import fusing
 from scl_jax.inference import layout
@@ -87,11 +88,11 @@ class Program:
       New arrays.
     """
     for target, value in zip(self.inputs, inputs, strict=True):
-      np.copyto(target, value)
+      copying.copy(target, value)
     with np.errstate(all='ignore'):
       for step in self.steps:
         step()
-    return [np.array(value, order='C') for value in self.outputs]
+    return [_contiguous(value) for value in self.outputs]
 
 
 def build(graph: trimming.Trimmed, inputs: Sequence[np.ndarray]) -> Program:
@@ -123,8 +124,7 @@ class _Builder:
       for variable, value in graph.constants.items()
     }
     for variable, value in zip(graph.inputs, inputs, strict=True):
-      order = _batch_last(value.ndim)
-      target = layout.allocate(value.shape, value.dtype, order)
+      target = self._allocate(variable, _batch_last(value.ndim))
       target.array[...] = value
       self._values[variable] = target
 
@@ -193,7 +193,7 @@ class _Builder:
     rows = product.rows_of(array)
     if rows is None:
       copied = layout.allocate(array.shape, array.dtype, product.axes).array
-      self._run([functools.partial(np.copyto, copied, array)])
+      self._run([copying.step(copied, array)])
       rows = product.rows_of(copied)
       assert rows is not None
     return rows
@@ -283,6 +283,13 @@ def _order(
 def _batch_last(rank: int) -> tuple[int, ...]:
   axes = tuple(range(rank))
   return (*axes[1:], *axes[:1])
+
+
+def _contiguous(array: np.ndarray) -> np.ndarray:
+  """A new array of the same entries."""
+  copied = np.empty(array.shape, array.dtype)
+  copying.copy(copied, array)
+  return copied
 
 
 def _memory(array: np.ndarray) -> int:

@@ -156,7 +156,10 @@ def _as_matrix(product: products.Product) -> np.ndarray | None:
 
 
 def offset_csr(work: Task) -> list[Step]:
-  """Feature by feature, without windows; see `kernels.offset_csr`."""
+  """Feature by feature, without windows; see `scl_jax.inference.offset_csr`."""
+  kernels.need_numba()
+  from scl_jax.inference import offset_csr as kernel  # needs numba
+
   product = work.product
   _, rows, run = product.grid
   pitch = product.pitch
@@ -166,7 +169,7 @@ def offset_csr(work: Task) -> list[Step]:
     other = layout.flat(work.other)
     other_steps = layout.entries(work.other)[:2]
   step = functools.partial(
-    kernels.compiled(kernels.offset_csr),
+    kernel.offset_csr,
     product.source,
     *_connections(work),
     work.shifts,

@@ -1,0 +1,203 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Offset-CSR: products with sparse weights that never gather a window.
+
+Arrays lie features first and batch last, an image as [channels, rows, columns,
+batch] with zeros around it. Then the connection of a convolution from tap
+(i, j) of channel c is one number: how far the window's start at (c, i, j) is
+from the buffer's. What it adds to an output row is its value times a contiguous
+run of the buffer, for a dense layer as for a convolution.
+
+The sums of a block of entries stay in registers while all connections of a
+feature are added. A loop in Python, which numba compiles, would load and store
+them for each connection: the block is written in LLVM's terms here.
+
+Importing this needs numba; `kernels.need_numba` says so in a better way.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding
+from llvmlite import ir
+import numba
+from numba.core import cgutils
+from numba.core import types
+from numba.extending import intrinsic
+
+# Vectors of floats, and how many of them the sums of a block may be: half of
+# the registers of AVX-512, of AVX2 and of NEON.
+_IS_WIDE = binding.get_host_cpu_features().get('avx512f', False)
+_LANES = 16 if _IS_WIDE else 8
+_MOST = 16 if _IS_WIDE else 8
+
+
+def _block(count: int) -> Callable[..., None]:
+  """What sums up runs of `count` vectors.
+
+  Args:
+    count: How many vectors of `_LANES` entries.
+
+  Returns:
+    `block(source, offsets, values, first, stop, start, shift, out, at)`, for
+    compiled functions. It writes shift + the sum of values[k] *
+    source[offsets[k] + start:] for k from `first` to `stop`, of that many
+    entries, to out[at:]. Arrays are one-dimensional, of float32 but for the
+    offsets; nothing is checked.
+  """
+
+  @intrinsic
+  def block(_, source, offsets, values, first, stop, start, shift, out, at):
+    signature = types.void(
+      source, offsets, values, first, stop, start, shift, out, at
+    )
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+      def data(index):
+        array = context.make_array(signature.args[index])
+        return array(context, builder, args[index]).data
+
+      def position(index):
+        return context.cast(
+          builder, args[index], signature.args[index], types.intp
+        )
+
+      vector = ir.VectorType(ir.FloatType(), _LANES)
+      unset = ir.Constant(vector, ir.Undefined)
+      lane = ir.IntType(32)
+
+      def everywhere(number):
+        one = builder.insert_element(unset, number, ir.Constant(lane, 0))
+        zeros = ir.Constant(ir.VectorType(lane, _LANES), [0] * _LANES)
+        return builder.shuffle_vector(one, unset, zeros)
+
+      def vectors(pointer):
+        for index in range(count):
+          entry = ir.Constant(ir.IntType(64), index * _LANES)
+          place = builder.gep(pointer, [entry])
+          yield builder.bitcast(place, vector.as_pointer())
+
+      own = everywhere(args[6])
+      sums = [cgutils.alloca_once_value(builder, own) for _ in range(count)]
+      begin = builder.gep(data(0), [position(5)])
+      step = ir.Constant(ir.IntType(64), 1)
+      with cgutils.for_range_slice(builder, position(3), position(4), step) as (
+        k,
+        _,
+      ):
+        offset = builder.load(builder.gep(data(1), [k]))
+        offset = context.cast(
+          builder, offset, signature.args[1].dtype, types.intp
+        )
+        value = everywhere(builder.load(builder.gep(data(2), [k])))
+        runs = vectors(builder.gep(begin, [offset]))
+        for total, run in zip(sums, runs, strict=True):
+          product = builder.fmul(
+            value, builder.load(run, align=4), flags=('contract',)
+          )
+          added = builder.fadd(
+            builder.load(total), product, flags=('contract',)
+          )
+          builder.store(added, total)
+      target = builder.gep(data(7), [position(8)])
+      for total, run in zip(sums, vectors(target), strict=True):
+        builder.store(builder.load(total), run, align=4)
+      return context.get_dummy_value()
+
+    return signature, write
+
+  return block
+
+
+_block_of_all = _block(_MOST)
+_block_of_half = _block(_MOST // 2)
+_block_of_quarter = _block(_MOST // 4)
+_block_of_one = _block(1)
+
+
+@numba.njit(cache=True, error_model='numpy', nogil=True)
+def offset_csr(
+  source, starts, offsets, values, shifts, grid, out, steps, other, other_steps,
+  floor, scratch,
+):  # fmt: skip
+  """Writes max(sum of values * runs of source + shifts + other, floor).
+
+  Works through tiles of whole rows, which are summed up in `scratch` with the
+  gaps that lie between the rows of `source`, so that one run covers them all.
+
+  Args:
+    source: float32 [entries], the flat buffer.
+    starts: int64 [features + 1], where a feature's connections start.
+    offsets: [connections], where in `source` their runs start; integers.
+    values: float32 [connections].
+    shifts: float32 [features], what is added to each feature.
+    grid: (rows, run, pitch, tile): the output's rows, their length, how far
+      they are apart in `source`, and how many are summed up at once.
+    out: float32, flat, from the first entry on.
+    steps: (feature step, row step) of `out`.
+    other: A flat array to add; empty for none.
+    other_steps: Those of `other`.
+    floor: 0 for a ReLU, else -inf.
+    scratch: float32 [at least (tile - 1) * pitch + run].
+  """
+  rows, run, pitch, tile = grid
+  for first in range(0, rows, tile):
+    count = min(tile, rows - first)
+    length = (count - 1) * pitch + run
+    for feature in range(shifts.size):
+      shift = shifts[feature]
+      k, stop = starts[feature], starts[feature + 1]
+      n = 0
+      while n < length:
+        start, left = first * pitch + n, length - n
+        if left >= _MOST * _LANES:
+          _block_of_all(
+            source, offsets, values, k, stop, start, shift, scratch, n
+          )
+          n += _MOST * _LANES
+        elif left >= _MOST // 2 * _LANES:
+          _block_of_half(
+            source, offsets, values, k, stop, start, shift, scratch, n
+          )
+          n += _MOST // 2 * _LANES
+        elif left >= _MOST // 4 * _LANES:
+          _block_of_quarter(
+            source, offsets, values, k, stop, start, shift, scratch, n
+          )
+          n += _MOST // 4 * _LANES
+        elif length >= _LANES:
+          # The last one overlaps the one before.
+          n, start = min(n, length - _LANES), min(start, start + left - _LANES)
+          _block_of_one(
+            source, offsets, values, k, stop, start, shift, scratch, n
+          )
+          n += _LANES
+        else:
+          total = shift
+          for c in range(k, stop):
+            total += values[c] * source[offsets[c] + start]
+          scratch[n] = total
+          n += 1
+      for row in range(count):
+        line = scratch[row * pitch :][:run]
+        if other.size:
+          at = feature * other_steps[0] + (first + row) * other_steps[1]
+          add = other[at:][:run]
+          for n in range(run):
+            line[n] += add[n]
+        at = feature * steps[0] + (first + row) * steps[1]
+        result = out[at:][:run]
+        for n in range(run):
+          result[n] = floor if line[n] < floor else line[n]
