@@ -101,6 +101,7 @@ def _onnx(
       return None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.log_severity_level = 3  # errors; it warns of every transposition
     session = onnxruntime.InferenceSession(
       path, options, providers=['CPUExecutionProvider']
     )

@@ -71,9 +71,15 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, or the workdir holds the results of
-      another config.
+    ValueError: If there is nothing to do, the config has a target of another
+      kind, or the workdir holds the results of another config.
   """
+  for name in ('layer_densities', 'target_macs'):
+    if config[name] is not None:
+      raise ValueError(
+        f'A sweep is over densities or penalties, and config.{name}='
+        f'{config[name]} would go before them: train it by experiments.main.'
+      )
   todo = {
     (field, float(value), seed): _config_of(config, field, float(value), seed)
     for field, values in (

@@ -133,13 +133,15 @@ def save_onnx(
   # network that reads its own program, as a compact one does, has to be traced
   # before.
   traced = nodes.trace(fn, params, *specs)
+  options = onnxruntime.SessionOptions()
+  options.log_severity_level = 3  # errors; it warns of every transposition
   errors = []
   for program in (network, lambda *inputs: _replay(traced, params, inputs)):
     try:
       with _quiet(), _unpatched():
         data = jax2onnx.to_onnx(program, specs).SerializeToString()
       session = onnxruntime.InferenceSession(
-        data, providers=['CPUExecutionProvider']
+        data, options, providers=['CPUExecutionProvider']
       )
       for inputs, outputs in zip(batches, expected, strict=True):
         _check(session, [np.asarray(x) for x in inputs], outputs)

@@ -178,7 +178,7 @@ def test_biases_norms_residuals_and_relus_are_fused():
   )
   names = [step.func.__name__ for step in program.steps if step.args]
   assert names.count('offset_csr') == 6
-  assert names.count('add') == 5  # of the average pooling and the softmax
+  assert names.count('add') == 3  # of the average pooling
   assert names.count('subtract') == 1  # of the softmax
 
 

@@ -28,8 +28,10 @@ from scl_jax.inference import products
 Step = products.Step
 Operands = Sequence[np.ndarray]
 
-# A reduction over so few entries is a chain of whole arrays.
+# A reduction over so few entries is a chain of whole arrays, if they are large:
+# NumPy's own has less to call, but strides through the operand.
 _FEW = 16
+_LARGE = 8192
 
 
 def _reduce(
@@ -39,7 +41,7 @@ def _reduce(
   (operand,) = operands
   ufunc, axes = _REDUCERS[node.name], tuple(node.params['axes'])
   sizes = [n if axis in axes else 1 for axis, n in enumerate(operand.shape)]
-  if not 0 < math.prod(sizes) <= _FEW:
+  if not 0 < math.prod(sizes) <= _FEW or out.size < _LARGE:
     return [functools.partial(ufunc.reduce, operand, axis=axes, out=out)]
   parts = []
   for index in np.ndindex(*sizes):

@@ -307,6 +307,13 @@ class TestSweep:
     with pytest.raises(ValueError, match='nothing to train'):
       sweep.sweep(config, str(tmp_path))
 
+  def test_a_target_of_another_kind(self, tmp_path):
+    config = self.config()
+    config.target_macs = 0.1
+    with pytest.raises(ValueError, match=r'config\.target_macs=0\.1 would go'):
+      sweep.sweep(config, str(tmp_path))
+    assert not [*tmp_path.iterdir()]
+
   def test_means_and_standard_deviations(self):
     point = {'field': 'penalty', 'value': 0.1, 'live': 3, 'seconds': 1.0}
     rows = sweep_report.summarise(
