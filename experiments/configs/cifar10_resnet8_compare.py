@@ -44,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
   plan.tuning_examples = 5000
   plan.search_trials = 3  # of methods that cannot be asked for a density
   plan.trials = {
-    'scl': _trials({'scl.ramp': 0.6}),
+    'scl': _trials({'scl.mask_optimizer': 0.03}),
     'gradual_magnitude': _trials({'freeze_at': 0.9}),
     'lamp': _trials({'freeze_at': 0.9}),
     'rigl': _trials({'rigl.update_every': 30}),
@@ -54,4 +54,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 def _trials(own: dict[str, Any]) -> tuple[dict[str, Any], ...]:
   """What every method may try, and what it alone may."""
-  return {'learning_rate': 0.1}, {'learning_rate': 0.2}, own
+  return (
+    {'learning_rate': 0.1},
+    {'learning_rate': 0.2},
+    {'learning_rate': 0.2, **own},
+  )

@@ -74,6 +74,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.scl = ml_collections.ConfigDict(  # other arguments of scl_jax.scl
     {
       'ramp': 0.3,
+      'mask_optimizer': 0.05,  # the learning rate of mask variables
       'box': 0.3,
       'init_value': 0.3,
       'estimator': 'identity',

@@ -85,7 +85,7 @@ def scl(
   freeze_step: int | None = None,
   ramp: float = 0.3,
   normalizer: Normalizer = 'feature_norm',
-  mask_optimizer: optax.GradientTransformation | None = None,
+  mask_optimizer: optax.GradientTransformation | float = 0.05,
   box: ArrayLike | None = 0.3,
   estimator: ste.Estimator = 'identity',
   init_value: float = 0.3,
@@ -136,8 +136,8 @@ def scl(
       `normalize_by_feature_norm(decay=0.92, update_every=8)` on
       `feature_axes`, `None` leaves them as they are. It sees one gradient a
       connection.
-    mask_optimizer: Moves mask variables; by default SGD with learning rate
-      0.05, which falls linearly to 0 over the last 30 % before `freeze_step`.
+    mask_optimizer: Moves mask variables. A number is the learning rate of SGD,
+      which falls linearly to 0 over the last 30 % before `freeze_step`.
     box: Bound of |m|; `None` for no bound.
     estimator: A name in `ste.ESTIMATORS`, or a function m -> s'(m).
     init_value: The value that all mask variables start from.
@@ -174,6 +174,8 @@ def scl(
       'Give exactly one of penalty, target_density and target_macs; got '
       f'{penalty=}, {target_density=} and {target_macs=}.'
     )
+  if isinstance(mask_optimizer, numbers.Real):
+    checks.check_scalar('mask_optimizer', mask_optimizer, lambda x: x > 0, '> 0')
   _check_arguments(
     penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
   )
@@ -188,8 +190,8 @@ def scl(
     get_normalizer(normalizer, feature_axes)
   )
   by_variable = optax.chain(
-    optax.sgd(_default_schedule(freeze_step))
-    if mask_optimizer is None
+    optax.sgd(_falling(mask_optimizer, freeze_step))
+    if isinstance(mask_optimizer, numbers.Real)
     else mask_optimizer,
     optax.identity() if box is None else transforms.keep_params_in_box(box),
   )
@@ -341,12 +343,15 @@ def scl(
   return MaskRule(init_fn, update_fn)
 
 
-def _default_schedule(freeze_step: int | None) -> optax.ScalarOrSchedule:
-  """0.05, falling to 0 over the last 30 % before the freeze."""
+def _falling(
+  learning_rate: float, freeze_step: int | None
+) -> optax.ScalarOrSchedule:
+  """To 0 over the last 30 % before the freeze."""
   if freeze_step is None:
-    return 0.05
+    return learning_rate
+  steps = (7 * freeze_step) // 10
   return optax.linear_schedule(
-    0.05, 0.0, freeze_step - (7 * freeze_step) // 10, (7 * freeze_step) // 10
+    learning_rate, 0.0, freeze_step - steps, transition_begin=steps
   )
 
 
