@@ -175,7 +175,9 @@ def scl(
       f'{penalty=}, {target_density=} and {target_macs=}.'
     )
   if isinstance(mask_optimizer, numbers.Real):
-    checks.check_scalar('mask_optimizer', mask_optimizer, lambda x: x > 0, '> 0')
+    checks.check_scalar(
+      'mask_optimizer', mask_optimizer, lambda x: x > 0, '> 0'
+    )
   _check_arguments(
     penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
   )
