@@ -174,7 +174,7 @@ def scl(
       'Give exactly one of penalty, target_density and target_macs; got '
       f'{penalty=}, {target_density=} and {target_macs=}.'
     )
-  if isinstance(mask_optimizer, numbers.Real):
+  if not isinstance(mask_optimizer, optax.GradientTransformation):
     checks.check_scalar(
       'mask_optimizer', mask_optimizer, lambda x: x > 0, '> 0'
     )
@@ -192,9 +192,9 @@ def scl(
     get_normalizer(normalizer, feature_axes)
   )
   by_variable = optax.chain(
-    optax.sgd(_falling(mask_optimizer, freeze_step))
-    if isinstance(mask_optimizer, numbers.Real)
-    else mask_optimizer,
+    mask_optimizer
+    if isinstance(mask_optimizer, optax.GradientTransformation)
+    else optax.sgd(_falling(mask_optimizer, freeze_step)),
     optax.identity() if box is None else transforms.keep_params_in_box(box),
   )
 
