@@ -46,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.target_density = 0.05
   config.scl.ramp = 0.8
+  config.scl.mask_optimizer = 0.03
   config.recalibration_batches = 50
   config.densities = (1.0, 0.1, 0.05, 0.02, 0.01)
   config.seeds = 3
