@@ -28,8 +28,7 @@ from scl_jax.inference import products
 Step = products.Step
 Operands = Sequence[np.ndarray]
 
-# A reduction over so few entries is a chain of whole arrays, if they are large:
-# NumPy's own has less to call, but strides through the operand.
+# A reduction over so few entries may be a chain of whole arrays.
 _FEW = 16
 _LARGE = 8192
 
@@ -37,17 +36,26 @@ _LARGE = 8192
 def _reduce(
   node: nodes.Node, operands: Operands, out: np.ndarray
 ) -> list[Step]:
-  """A reduction; over few entries whole arrays are combined, as in pooling."""
+  """A reduction; where NumPy's own is slow, a chain of whole arrays."""
   (operand,) = operands
   ufunc, axes = _REDUCERS[node.name], tuple(node.params['axes'])
   sizes = [n if axis in axes else 1 for axis, n in enumerate(operand.shape)]
-  if not 0 < math.prod(sizes) <= _FEW or out.size < _LARGE:
+  if not 0 < math.prod(sizes) <= _FEW or (
+    out.size < _LARGE and _are_adjacent(operand, sizes)
+  ):
     return [functools.partial(ufunc.reduce, operand, axis=axes, out=out)]
   parts = []
   for index in np.ndindex(*sizes):
     whole = (i if axis in axes else slice(None) for axis, i in enumerate(index))
     parts.append(operand[(*whole, ...)])
   return _combine(ufunc, parts, out)
+
+
+def _are_adjacent(operand: np.ndarray, sizes: Sequence[int]) -> bool:
+  """Whether no other axis lies between those that are reduced, in memory."""
+  order = [axis for axis in layout.order_of(operand) if operand.shape[axis] > 1]
+  places = [place for place, axis in enumerate(order) if sizes[axis] > 1]
+  return not places or places[-1] - places[0] == len(places) - 1
 
 
 def _combine(
