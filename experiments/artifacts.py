@@ -185,6 +185,18 @@ def _origin(image_shape: tuple[int, ...]) -> dict[str, Any]:
   }
 
 
+def command(module: str) -> str:
+  """The command line that runs now.
+
+  Args:
+    module: The module that was started, by its full name.
+
+  Returns:
+    It and its flags, quoted for a shell.
+  """
+  return shlex.join(['python', '-m', module, *sys.argv[1:]])
+
+
 def measured_on() -> dict[str, str]:
   """What a report says of the software and the hardware."""
   return {

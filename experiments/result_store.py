@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 import copy
 import json
 import os
-import shlex
-import sys
 from typing import Any
 
 import ml_collections
@@ -59,7 +57,7 @@ def load(
   """
   path = os.path.join(workdir, 'results.json')
   settings = _without(json.loads(config.to_json()), ignore)
-  command = shlex.join(['python', '-m', module, *sys.argv[1:]])
+  command = artifacts.command(module)
   if not os.path.exists(path):
     return {
       'commands': [command],

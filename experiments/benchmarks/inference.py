@@ -24,12 +24,16 @@ Train some networks, then measure them on cores where nothing else runs:
       python -m experiments.main \
           --config=experiments/configs/mnist_lenet5_scl.py \
           --config.target_density=$density --config.dense_reference=False \
-          --config.epochs=4 --workdir=workdirs/inference/lenet5_$density
+          --config.epochs=2 --workdir=workdirs/inference/lenet5_$density
+      python -m experiments.main \
+          --config=experiments/configs/cifar10_resnet8_scl.py \
+          --config.target_density=$density --config.validation_size=0 \
+          --config.epochs=4 --workdir=workdirs/inference/resnet8_$density
     done
     OPENBLAS_NUM_THREADS=1 taskset -c 0 \
         python -m experiments.benchmarks.inference \
         --workdir=workdirs/inference/lenet300_0.1 ... \
-        --random=vgg16:0.05 --random=resnet20:0.05 ... \
+        --random=vgg16:0.05 ... \
         --output=experiments/results/inference_cpu.json
 
 `--random` takes a model of `experiments.models` and a density: its weights,
@@ -306,7 +310,7 @@ def main(argv: list[str]) -> None:
     *(('random', description) for description in _RANDOM.value),
   ]
   report: dict[str, Any] = {
-    'command': 'python -m experiments.benchmarks.inference',
+    'command': artifacts.command('experiments.benchmarks.inference'),
     **artifacts.measured_on(),
     'cores_used': len(os.sched_getaffinity(0)),
     'load_at_start': os.getloadavg()[0],

@@ -216,7 +216,7 @@ def main(argv: list[str]) -> None:
   """Measures, prints a table and writes JSON."""
   del argv
   report = {
-    'command': 'python -m experiments.benchmarks.step_time',
+    'command': artifacts.command('experiments.benchmarks.step_time'),
     'environment': {
       name: os.environ.get(name, '')
       for name in (

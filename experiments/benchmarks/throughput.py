@@ -240,7 +240,7 @@ def main(argv: list[str]) -> None:
   """Measures, prints a table and writes JSON."""
   del argv
   report: dict[str, Any] = {
-    'command': 'python -m experiments.benchmarks.throughput',
+    'command': artifacts.command('experiments.benchmarks.throughput'),
     **artifacts.measured_on(),
     'networks': {},
   }
