@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+NEEDS_NUMBA = "scl_jax.inference needs numba: pip install 'scl_jax[inference]'."
+
 
 @functools.cache
 def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,7 +39,7 @@ def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
   """
   # Sums in any order, and fused multiply-adds; NaN and infinity stay.
   fastmath = {'contract', 'nsz', 'reassoc'}
-  return need_numba().njit(
+  return _numba().njit(
     kernel, cache=True, error_model='numpy', fastmath=fastmath, nogil=True
   )
 
@@ -56,21 +58,14 @@ def elementwise(kernel: Callable[[float], float]) -> np.ufunc:
     ImportError: Without numba.
   """
   signatures = ['float32(float32)', 'float64(float64)']
-  return need_numba().vectorize(signatures, cache=True)(kernel)
+  return _numba().vectorize(signatures, cache=True)(kernel)
 
 
-def need_numba() -> Any:
-  """The module `numba`.
-
-  Raises:
-    ImportError: Without it; says what to do.
-  """
+def _numba() -> Any:
   try:
     import numba
   except ImportError as error:
-    raise ImportError(
-      "scl_jax.inference needs numba: pip install 'scl_jax[inference]'."
-    ) from error
+    raise ImportError(NEEDS_NUMBA) from error
   return numba
 
 

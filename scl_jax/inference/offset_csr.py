@@ -24,18 +24,24 @@ The sums of a block of entries stay in registers while all connections of a
 feature are added. A loop in Python, which numba compiles, would load and store
 them for each connection: the block is written in LLVM's terms here.
 
-Importing this needs numba; `kernels.need_numba` says so in a better way.
+Numba keeps compiled functions on disk only of a module's own, so that this
+module, unlike the others, cannot be imported without it.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import binding
-from llvmlite import ir
-import numba
-from numba.core import cgutils
-from numba.core import types
-from numba.extending import intrinsic
+from scl_jax.inference import kernels
+
+try:
+  from llvmlite import binding
+  from llvmlite import ir
+  import numba
+  from numba.core import cgutils
+  from numba.core import types
+  from numba.extending import intrinsic
+except ImportError as error:
+  raise ImportError(kernels.NEEDS_NUMBA) from error
 
 # Vectors of floats, and how many of them the sums of a block may be: half of
 # the registers of AVX-512, of AVX2 and of NEON.

@@ -157,7 +157,6 @@ def _as_matrix(product: products.Product) -> np.ndarray | None:
 
 def offset_csr(work: Task) -> list[Step]:
   """Feature by feature, without windows; see `scl_jax.inference.offset_csr`."""
-  kernels.need_numba()
   from scl_jax.inference import offset_csr as kernel  # needs numba
 
   product = work.product
