@@ -30,9 +30,13 @@ MODULES = [
 ]
 
 
+# By their examples, or as a whole.
+NEED_NUMBA = ('scl_jax.inference', 'scl_jax.inference.offset_csr')
+
+
 @pytest.mark.parametrize('name', MODULES)
 def test_examples(name):
-  if name == 'scl_jax.inference':
+  if name in NEED_NUMBA:
     pytest.importorskip('numba')
   module = importlib.import_module(name)
   names = {'jax': jax, 'jnp': jnp, 'optax': optax, 'scl_jax': scl_jax}
@@ -45,6 +49,7 @@ def test_there_are_examples():
   found = [
     test
     for name in MODULES
+    if name not in NEED_NUMBA
     for test in finder.find(importlib.import_module(name))
     if test.examples
   ]
