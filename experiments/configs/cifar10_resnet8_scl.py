@@ -22,7 +22,7 @@ Run it with:
 
 and at all densities with `experiments.sweep`; the dense network with
 `--config.method=dense`. Choices are made on the
-validation split; no result is claimed yet.
+validation split; `cifar10_resnet8_compare` has results.
 """
 
 import ml_collections
