@@ -26,8 +26,7 @@ def keep_freed_memory() -> bool:
 
   On a CPU XLA allocates its large temporaries anew in each step. By default
   glibc maps such blocks and unmaps them again, and the kernel clears every page
-  each time: a quarter of the time of a ResNet-8. The process keeps the most
-  memory that it ever had.
+  each time. The process keeps the most memory that it ever had.
 
   Returns:
     Whether this is glibc, and so anything was done.

@@ -30,13 +30,9 @@ MODULES = [
 ]
 
 
-# By their examples, or as a whole.
-NEED_NUMBA = ('scl_jax.inference', 'scl_jax.inference.offset_csr')
-
-
 @pytest.mark.parametrize('name', MODULES)
 def test_examples(name):
-  if name in NEED_NUMBA:
+  if name in ('scl_jax.inference', 'scl_jax.inference.offset_csr'):
     pytest.importorskip('numba')
   module = importlib.import_module(name)
   names = {'jax': jax, 'jnp': jnp, 'optax': optax, 'scl_jax': scl_jax}
@@ -49,7 +45,7 @@ def test_there_are_examples():
   found = [
     test
     for name in MODULES
-    if name not in NEED_NUMBA
+    if name != 'scl_jax.inference.offset_csr'  # needs numba
     for test in finder.find(importlib.import_module(name))
     if test.examples
   ]

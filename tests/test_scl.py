@@ -116,19 +116,6 @@ class TestLearning:
         state.mask_params['w'], m, rtol=2e-5, atol=1e-5
       )
 
-  def test_a_number_moves_masks_and_falls_to_0_before_the_freeze(self):
-    rule = scl_jax.scl(
-      penalty=0.1, normalizer=None, mask_optimizer=0.2, freeze_step=10
-    )
-    weights = {'w': jnp.ones((2, 3))}
-    state = rule.init(weights)
-    m = [0.3]
-    for _ in range(12):
-      state = rule.update(jax.tree.map(jnp.zeros_like, weights), state, weights)
-      m.append(float(state.mask_params['w'][0, 0]))
-    steps = [0.02] * 8 + [0.02 * 2 / 3, 0.02 / 3, 0, 0]
-    np.testing.assert_allclose(-np.diff(m), steps, atol=1e-7)
-
   def test_penalty_before_the_normaliser_is_normalised_with_it(self):
     rule = scl_jax.scl(
       penalty=0.5,
@@ -217,15 +204,20 @@ class TestFreeze:
     assert np.any(states[-1].weights['w'] != states[79].weights['w'])
     assert int(states[-1].rule_state.count) == NUM_STEPS
 
-  def test_mask_learning_rate_falls_to_zero(self):
+  @pytest.mark.parametrize(
+    ('arguments', 'rate'), [({}, 0.05), ({'mask_optimizer': 0.2}, 0.2)]
+  )
+  def test_mask_learning_rate_falls_to_zero(self, arguments, rate):
     weights = init_params()
-    rule = scl_jax.scl(penalty=1.0, freeze_step=10, normalizer=None, box=None)
+    rule = scl_jax.scl(
+      penalty=1.0, freeze_step=10, normalizer=None, box=None, **arguments
+    )
     state, values = rule.init(weights), [0.3]
     zeros = jax.tree.map(jnp.zeros_like, weights)
     for _ in range(12):
       state = rule.update(zeros, state, weights)
       values.append(float(state.mask_params['w'][0, 0]))
-    expected = [0.05] * 8 + [0.05 * 2 / 3, 0.05 / 3] + [0] * 2
+    expected = [rate] * 8 + [rate * 2 / 3, rate / 3] + [0] * 2
     np.testing.assert_allclose(-np.diff(values), expected, atol=1e-6)
 
 
@@ -345,7 +337,11 @@ class TestErrors:
       ({'penalty': 0.1, 'freeze_step': 2.5}, 'freeze_step must be a whole'),
       ({'penalty': 0.1, 'ramp': 0.0}, 'ramp must be'),
       ({'penalty': 0.1, 'box': 0.0}, 'box must be > 0'),
-      ({'penalty': 0.1, 'mask_optimizer': 0}, 'mask_optimizer must be > 0'),
+      (
+        {'penalty': 0.1, 'mask_optimizer': 0},
+        'mask_optimizer must be a number',
+      ),
+      ({'penalty': 0.1, 'mask_optimizer': None}, 'mask_optimizer must be a n'),
       ({'penalty': 0.1, 'box': 0.1}, 'init_value must lie within the box'),
       ({'penalty': 0.1, 'init_value': np.inf}, 'init_value must be finite'),
       ({'penalty': 0.1, 'estimator': 'step'}, "identity.*got 'step'"),

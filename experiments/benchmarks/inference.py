@@ -28,7 +28,8 @@ Train some networks, then measure them on cores where nothing else runs:
       python -m experiments.main \
           --config=experiments/configs/cifar10_resnet8_scl.py \
           --config.target_density=$density --config.validation_size=0 \
-          --config.epochs=4 --workdir=workdirs/inference/resnet8_$density
+          --config.scl.mask_optimizer=0.05 --config.epochs=4 \
+          --workdir=workdirs/inference/resnet8_$density
     done
     OPENBLAS_NUM_THREADS=1 taskset -c 0 \
         python -m experiments.benchmarks.inference \

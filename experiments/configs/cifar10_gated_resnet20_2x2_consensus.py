@@ -24,7 +24,8 @@ Run it with:
         --config=experiments/configs/cifar10_gated_resnet20_2x2_consensus.py \
         --workdir=workdirs/cifar10_gated_resnet20_2x2_consensus
 
-and all methods, shares and seeds by `python -m experiments.consensus`.
+and all methods, shares and seeds by `python -m experiments.consensus`. Not run
+as a whole yet: no result is claimed.
 """
 
 import ml_collections

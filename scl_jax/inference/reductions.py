@@ -28,7 +28,8 @@ from scl_jax.inference import products
 Step = products.Step
 Operands = Sequence[np.ndarray]
 
-# A reduction over so few entries may be a chain of whole arrays.
+# A reduction over so few entries may be a chain of whole arrays, and is if its
+# result is that large.
 _FEW = 16
 _LARGE = 8192
 

@@ -174,13 +174,11 @@ def scl(
       'Give exactly one of penalty, target_density and target_macs; got '
       f'{penalty=}, {target_density=} and {target_macs=}.'
     )
-  if not isinstance(mask_optimizer, optax.GradientTransformation):
-    checks.check_scalar(
-      'mask_optimizer', mask_optimizer, lambda x: x > 0, '> 0'
-    )
   _check_arguments(
     penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
   )
+  if not isinstance(mask_optimizer, optax.GradientTransformation):
+    mask_optimizer = _falling_sgd(mask_optimizer, freeze_step)
   store = rounding.to_storage(mask_dtype)
   target = targets.choose(
     target_density, target_macs, costs, freeze_step=freeze_step, ramp=ramp
@@ -192,9 +190,7 @@ def scl(
     get_normalizer(normalizer, feature_axes)
   )
   by_variable = optax.chain(
-    mask_optimizer
-    if isinstance(mask_optimizer, optax.GradientTransformation)
-    else optax.sgd(_falling(mask_optimizer, freeze_step)),
+    mask_optimizer,
     optax.identity() if box is None else transforms.keep_params_in_box(box),
   )
 
@@ -345,15 +341,23 @@ def scl(
   return MaskRule(init_fn, update_fn)
 
 
-def _falling(
+def _falling_sgd(
   learning_rate: float, freeze_step: int | None
-) -> optax.ScalarOrSchedule:
-  """To 0 over the last 30 % before the freeze."""
+) -> optax.GradientTransformation:
+  """SGD whose rate falls to 0 over the last 30 % before the freeze."""
+  expected = 'a number > 0 or an optax.GradientTransformation'
+  if learning_rate is None or callable(learning_rate):
+    raise ValueError(f'mask_optimizer must be {expected}; got {learning_rate}.')
+  checks.check_scalar(
+    'mask_optimizer', learning_rate, lambda x: x > 0, expected
+  )
   if freeze_step is None:
-    return learning_rate
+    return optax.sgd(learning_rate)
   steps = (7 * freeze_step) // 10
-  return optax.linear_schedule(
-    learning_rate, 0.0, freeze_step - steps, transition_begin=steps
+  return optax.sgd(
+    optax.linear_schedule(
+      learning_rate, 0.0, freeze_step - steps, transition_begin=steps
+    )
   )
 
 

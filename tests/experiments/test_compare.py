@@ -17,12 +17,15 @@
 import json
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import compare
 from experiments import contenders
 from experiments import input_pipeline
+from experiments import models
 from experiments.configs import mnist_lenet300_compare
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
@@ -264,3 +267,36 @@ def test_trials_never_see_the_test_split(tmp_path, monkeypatch):
     images = {image.tobytes() for image in np.asarray(whole.train.images)}
     assert all(i.tobytes() in images for i in np.asarray(validation.images))
   assert not any(validation.num_examples for validation, _ in seen[2:])
+
+
+def test_a_network_is_judged_with_its_own_statistics(monkeypatch):
+  """Those of BatchNorm at the end of training, not those of the start."""
+  config = short_config()
+  config.model, config.image_size = 'resnet8', 16
+  dataset = input_pipeline.from_config(config)
+  model = models.create_model('resnet8', dataset.num_classes)
+  variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+  params = variables.pop('params')
+  images = np.asarray(dataset.test.images)
+  labels = np.asarray(dataset.test.labels)
+  shares = []
+  for shift in (0.0, 1.0):
+    keys = jax.random.split(jax.random.key(1), 1000)
+    statistics = jax.tree.map(
+      lambda x, keys=iter(keys), shift=shift: (
+        x + shift * jax.random.uniform(next(keys), x.shape)
+      ),
+      variables,
+    )
+    trained = contenders.Trained(
+      params, statistics, jax.tree.map(jnp.ones_like, params), 1.0, 0.0
+    )
+    monkeypatch.setattr(contenders, 'run', lambda *_, t=trained: t)
+    entry = compare.measure(config, dataset, 'random', 0.2, 0, {})
+    logits = model.apply(
+      {'params': params, **statistics}, jnp.asarray(images / 255, jnp.float32)
+    )
+    expected = float((np.argmax(logits, -1) == labels).mean())
+    assert entry['accuracy'] == pytest.approx(expected, abs=0.01)
+    shares.append(expected)
+  assert abs(shares[0] - shares[1]) > 0.02
