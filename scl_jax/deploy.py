@@ -31,6 +31,7 @@ from typing import Any
 import warnings
 
 import jax
+from jax import core
 from jax import export
 from jax import lax
 import jax.numpy as jnp
@@ -180,10 +181,23 @@ def _replay(
     values = [found[v] for v in node.inputs]
     if node.name == 'reduce_window_max':
       results = [_max_pool(values[0], node.params)]
+    elif node.name == 'pad' and _is_plain(values[1], node.params):
+      # jax2onnx 0.13 gives lax.pad a batch of one size only.
+      widths = [width[:2] for width in node.params['padding_config']]
+      number = np.asarray(values[1]).item()
+      results = [jnp.pad(values[0], widths, constant_values=number)]
     else:
       results = node.bind(*values, **node.params)
     found.update(zip(node.outputs, results, strict=True))
   return [found[v] for v in graph.outputs]
+
+
+def _is_plain(value: Any, params: Mapping[str, Any]) -> bool:
+  """Whether it pads by a number, outside, and takes nothing away."""
+  config = params['padding_config']
+  return not isinstance(value, core.Tracer) and all(
+    low >= 0 and high >= 0 and not inner for low, high, inner in config
+  )
 
 
 def _max_pool(x: jax.Array, params: Mapping[str, Any]) -> jax.Array:

@@ -171,6 +171,29 @@ def test_onnx_of_compact_networks(tmp_path, kind):
     )
 
 
+@pytest.mark.parametrize('value', [0.0, -1.5])
+def test_onnx_of_padded_features(tmp_path, value):
+  """As where a residual network gets wider, or a border is corrected."""
+  pytest.importorskip('jax2onnx')
+  onnxruntime = pytest.importorskip('onnxruntime')
+
+  def fn(params, x):
+    wide = jax.lax.pad(x, x.dtype.type(value), [(0, 0, 0), (1, 2, 0)])
+    return jnp.tanh(wide @ params)
+
+  params = jax.random.normal(jax.random.key(0), (6, 4))
+  inputs = jax.random.normal(jax.random.key(1), (5, 3))
+  scl_jax.save_onnx(tmp_path / 'network', fn, params, inputs)
+  session = onnxruntime.InferenceSession(tmp_path / 'network')
+  name = session.get_inputs()[0].name
+  for batch in (1, 3):
+    (outputs,) = session.run(None, {name: np.asarray(inputs[:batch])})
+    padded = np.pad(inputs[:batch], ((0, 0), (1, 2)), constant_values=value)
+    np.testing.assert_allclose(
+      outputs, np.tanh(padded @ np.asarray(params)), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
   jax2onnx = pytest.importorskip('jax2onnx')
   pytest.importorskip('onnxruntime')

@@ -33,6 +33,7 @@ import scl_jax
 from scl_jax import inference
 from scl_jax.graph import nodes
 from scl_jax.inference import network as network_lib
+from scl_jax.inference import products
 from scl_jax.inference import program as program_lib
 from scl_jax.inference import trimming
 
@@ -225,6 +226,28 @@ def test_haiku_in_one_dimension():
   x = rng.normal(size=(4, 2, 9)).astype(np.float32)
   params = transformed.init(jax.random.key(0), x)
   check(transformed.apply, params, masks_like(rng, params), x)
+
+
+@pytest.mark.parametrize('few', [0, 1 << 14])
+@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.given(data=st.data())
+def test_convolutions_that_stride(few, data):
+  draw = lambda low, high: data.draw(st.integers(low, high))
+  strides, dilations = ((draw(1, 3), draw(1, 3)) for _ in range(2))
+  paddings = [(draw(0, 3), draw(0, 3)) for _ in range(2)]
+  taps, size = ((draw(1, 3), draw(1, 3)), (draw(7, 10), draw(7, 10)))
+  rng = np.random.default_rng(0)
+  kernel, x = (
+    rng.normal(size=shape).astype(np.float32)
+    for shape in ((*taps, 2, 3), (draw(1, 3), *size, 2))
+  )
+  fn = lambda p, x: lax.conv_general_dilated(
+    x, p, strides, paddings, rhs_dilation=dilations,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )  # fmt: skip
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(products, '_FEW', few)
+    check(fn, jnp.asarray(kernel), masks_like(rng, kernel, 0.7), x)
 
 
 W = np.random.default_rng(2).normal(size=(6, 6)).astype(np.float32)

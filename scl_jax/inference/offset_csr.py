@@ -28,7 +28,7 @@ Numba keeps compiled functions on disk only of a module's own, so that this
 module, unlike the others, cannot be imported without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from scl_jax.inference import kernels
@@ -71,44 +71,19 @@ def _block(count: int) -> Callable[..., None]:
     )
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-      def data(index):
-        array = context.make_array(signature.args[index])
-        return array(context, builder, args[index]).data
-
-      def position(index):
-        return context.cast(
-          builder, args[index], signature.args[index], types.intp
-        )
-
-      vector = ir.VectorType(ir.FloatType(), _LANES)
-      unset = ir.Constant(vector, ir.Undefined)
-      lane = ir.IntType(32)
-
-      def everywhere(number):
-        one = builder.insert_element(unset, number, ir.Constant(lane, 0))
-        zeros = ir.Constant(ir.VectorType(lane, _LANES), [0] * _LANES)
-        return builder.shuffle_vector(one, unset, zeros)
-
-      def vectors(pointer):
-        for index in range(count):
-          entry = ir.Constant(ir.IntType(64), index * _LANES)
-          place = builder.gep(pointer, [entry])
-          yield builder.bitcast(place, vector.as_pointer())
-
-      own = everywhere(args[6])
+      code = _Writer(context, builder, signature.args, args)
+      own = code.everywhere(args[6], _LANES)
       sums = [cgutils.alloca_once_value(builder, own) for _ in range(count)]
-      begin = builder.gep(data(0), [position(5)])
+      begin = code.pointer(0, code.position(5))
+      first, stop = code.position(3), code.position(4)
       step = ir.Constant(ir.IntType(64), 1)
-      with cgutils.for_range_slice(builder, position(3), position(4), step) as (
-        k,
-        _,
-      ):
-        offset = builder.load(builder.gep(data(1), [k]))
+      with cgutils.for_range_slice(builder, first, stop, step) as (k, _):
+        offset = builder.load(code.pointer(1, k))
         offset = context.cast(
           builder, offset, signature.args[1].dtype, types.intp
         )
-        value = everywhere(builder.load(builder.gep(data(2), [k])))
-        runs = vectors(builder.gep(begin, [offset]))
+        value = code.everywhere(builder.load(code.pointer(2, k)), _LANES)
+        runs = code.vectors(builder.gep(begin, [offset]), _LANES, count)
         for total, run in zip(sums, runs, strict=True):
           product = builder.fmul(
             value, builder.load(run, align=4), flags=('contract',)
@@ -117,8 +92,9 @@ def _block(count: int) -> Callable[..., None]:
             builder.load(total), product, flags=('contract',)
           )
           builder.store(added, total)
-      target = builder.gep(data(7), [position(8)])
-      for total, run in zip(sums, vectors(target), strict=True):
+      target = code.pointer(7, code.position(8))
+      runs = code.vectors(target, _LANES, count)
+      for total, run in zip(sums, runs, strict=True):
         builder.store(builder.load(total), run, align=4)
       return context.get_dummy_value()
 
@@ -127,10 +103,106 @@ def _block(count: int) -> Callable[..., None]:
   return block
 
 
+def _finish(lanes: int) -> Callable[..., None]:
+  """What finishes a few sums of a row.
+
+  Args:
+    lanes: How many.
+
+  Returns:
+    `finish(sums, n, other, beside, floor, out, at)`, for compiled functions.
+    It writes max(sums[n:] + other[beside:], floor) to out[at:], of so many
+    entries; nothing is checked. NaN stays.
+  """
+
+  @intrinsic
+  def finish(_, sums, n, other, beside, floor, out, at):
+    signature = types.void(sums, n, other, beside, floor, out, at)
+
+    def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+      code = _Writer(context, builder, signature.args, args)
+
+      def place(array, position):
+        pointer = code.pointer(array, code.position(position))
+        return next(code.vectors(pointer, lanes, 1))
+
+      total = builder.load(place(0, 1), align=4)
+      total = builder.fadd(total, builder.load(place(2, 3), align=4))
+      least = code.everywhere(args[4], lanes)
+      is_less = builder.fcmp_ordered('<', total, least)
+      total = builder.select(is_less, least, total)
+      builder.store(total, place(5, 6), align=4)
+      return context.get_dummy_value()
+
+    return signature, write
+
+  return finish
+
+
+class _Writer:
+  """Writes what several intrinsics need, in LLVM's terms."""
+
+  def __init__(self, context: Any, builder: Any, kinds: Any, args: Any):
+    self._context = context
+    self._builder = builder
+    self._kinds = kinds
+    self._args = args
+
+  def position(self, index: int) -> Any:
+    """An integer argument as an index."""
+    return self._context.cast(
+      self._builder, self._args[index], self._kinds[index], types.intp
+    )
+
+  def pointer(self, index: int, at: Any) -> Any:
+    """Where entry `at` of an array argument is."""
+    array = self._context.make_array(self._kinds[index])
+    data = array(self._context, self._builder, self._args[index]).data
+    return self._builder.gep(data, [at])
+
+  def vectors(self, pointer: Any, lanes: int, count: int) -> Iterator[Any]:
+    """Where vectors are that follow one another."""
+    vector = ir.VectorType(ir.FloatType(), lanes)
+    for index in range(count):
+      entry = ir.Constant(ir.IntType(64), index * lanes)
+      place = self._builder.gep(pointer, [entry])
+      yield self._builder.bitcast(place, vector.as_pointer())
+
+  def everywhere(self, number: Any, lanes: int) -> Any:
+    """A vector of one number."""
+    unset = ir.Constant(ir.VectorType(ir.FloatType(), lanes), ir.Undefined)
+    lane = ir.IntType(32)
+    one = self._builder.insert_element(unset, number, ir.Constant(lane, 0))
+    zeros = ir.Constant(ir.VectorType(lane, lanes), [0] * lanes)
+    return self._builder.shuffle_vector(one, unset, zeros)
+
+
 _block_of_all = _block(_MOST)
 _block_of_half = _block(_MOST // 2)
 _block_of_quarter = _block(_MOST // 4)
 _block_of_one = _block(1)
+
+_finish_16, _finish_8, _finish_4, _finish_1 = (
+  _finish(lanes) for lanes in (16, 8, 4, 1)
+)
+
+
+@numba.njit(error_model='numpy', inline='always')
+def _finish_row(sums, n, other, beside, floor, out, at, run):
+  """All of a row, by vectors."""
+  stop = at + run
+  while stop - at >= 16:
+    _finish_16(sums, n, other, beside, floor, out, at)
+    n, beside, at = n + 16, beside + 16, at + 16
+  if stop - at >= 8:
+    _finish_8(sums, n, other, beside, floor, out, at)
+    n, beside, at = n + 8, beside + 8, at + 8
+  if stop - at >= 4:
+    _finish_4(sums, n, other, beside, floor, out, at)
+    n, beside, at = n + 4, beside + 4, at + 4
+  while at < stop:
+    _finish_1(sums, n, other, beside, floor, out, at)
+    n, beside, at = n + 1, beside + 1, at + 1
 
 
 @numba.njit(cache=True, error_model='numpy', nogil=True)
@@ -153,7 +225,7 @@ def offset_csr(
       they are apart in `source`, and how many are summed up at once.
     out: float32, flat, from the first entry on.
     steps: (feature step, row step) of `out`.
-    other: A flat array to add; empty for none.
+    other: What to add, flat; a row of zeros for nothing.
     other_steps: Those of `other`.
     floor: 0 for a ReLU, else -inf.
     scratch: float32 [at least (tile - 1) * pitch + run].
@@ -197,13 +269,6 @@ def offset_csr(
           scratch[n] = total
           n += 1
       for row in range(count):
-        line = scratch[row * pitch :][:run]
-        if other.size:
-          at = feature * other_steps[0] + (first + row) * other_steps[1]
-          add = other[at:][:run]
-          for n in range(run):
-            line[n] += add[n]
         at = feature * steps[0] + (first + row) * steps[1]
-        result = out[at:][:run]
-        for n in range(run):
-          result[n] = floor if line[n] < floor else line[n]
+        beside = feature * other_steps[0] + (first + row) * other_steps[1]
+        _finish_row(scratch, row * pitch, other, beside, floor, out, at, run)

@@ -20,9 +20,10 @@ row, the batch. Where a convolution strides, its operand is split into phases
 (even and odd rows and columns, say): on these it does not stride.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,8 @@ from scl_jax.inference import copying
 from scl_jax.inference import layout
 
 Step = Callable[[], object]
+
+_FEW = 1 << 14  # entries; below, one call of a copy is dearer than its strides
 
 
 class Product(NamedTuple):
@@ -156,7 +159,7 @@ def of_conv(
   numbers, params = node.params['dimension_numbers'], node.params
   kernel = weights.transpose(numbers.rhs_spec)
   strides, dilations = params['window_strides'], params['rhs_dilation']
-  phases, copies = _phases(node, operand)
+  phases, copies = _phases(node, kernel.shape[2:], operand)
   # Rows that one-dimensional maps do not have.
   if len(strides) == 1:
     kernel, phases = kernel[:, :, None], phases[:, None, :, None]
@@ -205,11 +208,12 @@ def conv_margins(node: nodes.Node) -> layout.Margins:
 
 
 def _phases(
-  node: nodes.Node, operand: layout.Value
+  node: nodes.Node, taps: Sequence[int], operand: layout.Value
 ) -> tuple[np.ndarray, list[Step]]:
   """The operand as [channels, *phases, *maps, batch], contiguous."""
-  order = conv_order(node.params['dimension_numbers'].lhs_spec)
-  strides, paddings = node.params['window_strides'], node.params['padding']
+  params = node.params
+  order = conv_order(params['dimension_numbers'].lhs_spec)
+  strides, paddings = params['window_strides'], params['padding']
   count = len(strides)
   frame = operand.frame.transpose(order)
   if (
@@ -227,20 +231,90 @@ def _phases(
   ]
   full = (channels, *strides, *sizes, batch)
   buffer = layout.allocate(full, array.dtype, range(len(full))).array
+  runs = [
+    _runs(n, size, stride, padding, used)
+    for n, size, stride, padding, used in zip(
+      maps, sizes, strides, paddings, _used_phases(params, taps), strict=True
+    )
+  ]
+  if array.size <= _FEW:
+    runs = [_merged(axis, s) for axis, s in zip(runs, strides, strict=True)]
   copies: list[Step] = []
-  for phase in np.ndindex(*strides):
-    targets, origins = [], []
-    for n, (before, _), stride, shift in zip(
-      maps, paddings, strides, phase, strict=True
-    ):
-      # Position i of the phase is entry shift + stride * i - before.
-      first = -((shift - before) // stride) if shift < before else 0
-      start = shift + stride * first - before
-      length = len(range(start, n, stride)[: sizes[len(targets)] - first])
-      targets.append(slice(first, first + length))
-      origins.append(slice(start, None, stride))
-    target = buffer[(slice(None), *phase, *targets)]
-    origin = array[(slice(None), *origins)]
-    if target.size:
-      copies.append(copying.step(target, origin))
+  for block in itertools.product(*runs):
+    target = buffer[
+      (
+        slice(None),
+        *(slice(run.phase, run.phase + run.phases) for run in block),
+        *(slice(run.first, run.first + run.length) for run in block),
+      )
+    ]
+    origin = array
+    # An axis becomes (positions, phases); then all phases go to the front.
+    for axis, (run, stride) in enumerate(zip(block, strides, strict=True)):
+      at = 1 + 2 * axis
+      stop = run.start + stride * (run.length - 1) + run.phases
+      picked = slice(run.start, stop, stride // run.phases)
+      origin = origin[(slice(None),) * at + (picked,)]
+      shape = (*origin.shape[:at], run.length, run.phases)
+      origin = origin.reshape(*shape, *origin.shape[at + 1 :])
+    origin = origin.transpose(
+      0, *range(2, 2 + 2 * count, 2), *range(1, 1 + 2 * count, 2), -1
+    )
+    copies.append(copying.step(target, origin))
   return buffer, copies
+
+
+class _Run(NamedTuple):
+  """Phases of an axis that are copied at once.
+
+  Attributes:
+    phase: The first one.
+    phases: How many.
+    first: The first position in a phase that is not of the margin.
+    length: How many positions are not.
+    start: The entry that the first one comes from.
+  """
+
+  phase: int
+  phases: int
+  first: int
+  length: int
+  start: int
+
+
+def _used_phases(
+  params: Mapping[str, Any], taps: Sequence[int]
+) -> list[set[int]]:
+  return [
+    {tap * dilation % stride for tap in range(number)}
+    for number, dilation, stride in zip(
+      taps, params['rhs_dilation'], params['window_strides'], strict=True
+    )
+  ]
+
+
+def _runs(
+  entries: int,
+  size: int,
+  stride: int,
+  padding: Sequence[int],
+  used: Iterable[int],
+) -> list[_Run]:
+  """One run for each phase of an axis that is used and has entries."""
+  before = padding[0]
+  runs = []
+  for phase in sorted(used):
+    # Position i of the phase is entry phase + stride * i - before.
+    first = -((phase - before) // stride) if phase < before else 0
+    start = phase + stride * first - before
+    length = len(range(start, entries, stride)[: max(0, size - first)])
+    if length:
+      runs.append(_Run(phase, 1, first, length, start))
+  return runs
+
+
+def _merged(runs: list[_Run], stride: int) -> list[_Run]:
+  """All phases at once, if they are used and as long as one another."""
+  if len(runs) < stride or len({run[2:4] for run in runs}) > 1:
+    return runs
+  return [runs[0]._replace(phases=stride)]

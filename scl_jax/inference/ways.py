@@ -163,7 +163,7 @@ def offset_csr(work: Task) -> list[Step]:
   _, rows, run = product.grid
   pitch = product.pitch
   tile = max(1, min(rows, 1 + (_SUMS - run) // max(1, pitch)))
-  other, other_steps = np.empty(0, np.float32), (0, 0)
+  other, other_steps = np.zeros(run, np.float32), (0, 0)
   if work.other is not None:
     other = layout.flat(work.other)
     other_steps = layout.entries(work.other)[:2]
