@@ -35,6 +35,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from scl_jax import branching
+
 PyTree = Any
 
 
@@ -117,7 +119,7 @@ def measure_scale(state: PyTree, gradients: Callable[[], PyTree]) -> PyTree:
     )
 
   is_missing = jnp.any(jnp.stack([s.scale for s in states]) == 0)
-  return jax.lax.cond(is_missing, measure, lambda: state)
+  return branching.cond(is_missing, measure, lambda: state)
 
 
 def _rms(tree: PyTree) -> jax.Array:

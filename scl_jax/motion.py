@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from scl_jax import branching
 from scl_jax import metrics
 from scl_jax import tree as tree_lib
 
@@ -86,4 +87,4 @@ def observe(
       changed=jnp.where(density == state.density, state.changed, count),
     )
 
-  return jax.lax.cond(count % EVERY == 0, look, lambda: state)
+  return branching.cond(count % EVERY == 0, look, lambda: state)

@@ -31,6 +31,7 @@ import numbers
 from typing import Any, NamedTuple, TypeGuard
 
 import jax
+from jax import core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import optax
@@ -154,9 +155,12 @@ def normalize_by_feature_norm(
     if isinstance(update_every, int) and update_every == 1:
       second_moment = refresh()
     else:
-      second_moment = jax.lax.cond(
-        state.count % update_every == 0, refresh, lambda: state.second_moment
-      )
+      is_due = state.count % update_every == 0
+      keep = lambda: state.second_moment
+      if isinstance(is_due, core.Tracer):
+        second_moment = jax.lax.cond(is_due, refresh, keep)
+      else:  # without jit `cond` would compile these closures in each step
+        second_moment = refresh() if is_due else keep()
     refreshes = state.count // update_every + 1
     correction = 1 - jnp.power(decay, refreshes.astype(jnp.float32))
     updates = jax.tree.map(
