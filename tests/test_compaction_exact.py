@@ -85,6 +85,35 @@ def test_what_a_zero_may_not_hide(kind, seed):
   check(fn, params, masks, X, rtol=1e-3)
 
 
+@hypothesis.settings(max_examples=12)
+@hypothesis.given(seed=st.integers(0, 2**32 - 2))
+def test_stacks_and_tiles(seed):
+  params = draw(seed, a=(3, 4), b=(3, 4), v=(8, 2))
+  masks = masks_of(seed, params)
+
+  def fn(p, x):
+    stacked = jnp.stack([x @ p['a'], jnp.tanh(x @ p['b']) + 1], 1)
+    a, b = jnp.unstack(stacked * 2, axis=1)
+    return jnp.tile(a * b, (1, 2)) @ p['v']
+
+  check(fn, params, masks, X)
+
+
+def test_a_gated_unit_gets_smaller():
+  """Hidden unit 1 of both parts is dead, as neither copy of it is read."""
+  params = draw(0, a=(3, 4), b=(3, 4), v=(8, 2))
+  params['v'] = params['v'].at[jnp.array([1, 5])].set(0)
+
+  def fn(p, x):
+    pair = jnp.stack([x @ p['a'], jax.nn.sigmoid(x @ p['b'])])
+    a, b = jnp.unstack(pair)
+    return jnp.tile(a * b, (1, 2)) @ p['v']
+
+  small = check(fn, params, None, X)
+  shapes = {name: leaf.shape for name, leaf in small.params.items()}
+  assert shapes == {'a': (3, 3), 'b': (3, 3), 'v': (6, 2)}
+
+
 def test_a_logarithm_of_what_went():
   """tanh(x @ w) could go, as m is 0; then log 0 would stay, times 0."""
   params = draw(0, w=(3, 2), t=(3, 2)) | {

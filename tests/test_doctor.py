@@ -197,7 +197,9 @@ def test_what_only_moves_against_the_jacobian():
   def fn(x):
     left, right = jnp.split(jnp.pad(x, ((1, 0), (0, 0))), [1], axis=1)
     both = jnp.concatenate([right, left + right[:, :1], jnp.ones((3, 1))], 1)
-    return both[::-1].T.reshape(2, -1)
+    first, *_, last = jnp.unstack(jnp.tile(both[::-1].T, (2, 1)), axis=0)
+    both = jnp.concatenate([both.T, jnp.stack([first, last, left[:, 0]], 0)])
+    return both.reshape(3, -1)
 
   x = jnp.ones((2, 3))
   each = jnp.eye(x.size).reshape(-1, *x.shape)

@@ -282,6 +282,7 @@ PRIMITIVES = {
     x.T, x[::-1, 1:-1:2], jnp.concatenate([x, x], 1), jnp.pad(x, 2),
     lax.pad(x, 1.0, ((-1, 2, 1), (3, -2, 2))), jnp.tile(x, (2, 1))[None],
     jnp.stack([x, x], 1).reshape(-1, 4), x.T.reshape(3, -1), W,
+    jnp.split(x, [1, 4], 1), jnp.unstack(x, axis=1), jnp.stack([x, x], -1),
   ),
   'pooling': lambda x: [
     lax.reduce_window(x, init, f, (2, 3), strides, 'SAME', None, dilation)

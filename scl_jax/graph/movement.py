@@ -304,6 +304,55 @@ def _build_split(site: Site, keep: Keep, values: Sequence[Any]):
   return lax.split(values[0], sizes, axis)
 
 
+def _tie_stack(site: Site, ties: Ties) -> list[labels_lib.Labels]:
+  axis = site.params['axis']
+  tied = [ties.tie_all(column) for column in zip(*site.in_labels, strict=True)]
+  return [(*tied[:axis], None, *tied[axis:])]
+
+
+def _move_stack(site: Site, arrays: Arrays) -> Arrays:
+  return [np.stack(np.broadcast_arrays(*arrays), site.params['axis'])]
+
+
+def _tie_unstack(site: Site, ties: Ties) -> list[labels_lib.Labels]:
+  axis, (labels,) = site.params['axis'], site.in_labels
+  ties.pin(labels[axis])
+  return [(*labels[:axis], *labels[axis + 1 :])] * len(site.outputs)
+
+
+def _move_unstack(site: Site, arrays: Arrays) -> Arrays:
+  axis, (array,) = site.params['axis'], arrays
+  is_labelled = site.in_labels[0][axis] is not None
+  return [
+    np.take(array, index if is_labelled else 0, axis)
+    for index in range(len(site.outputs))
+  ]
+
+
+def _tie_tile(site: Site, ties: Ties) -> list[labels_lib.Labels]:
+  del ties
+  (labels,), reps = site.in_labels, site.params['reps']
+  return [
+    tuple(
+      None if ids is None else np.tile(ids, count)
+      for ids, count in zip(labels, reps, strict=True)
+    )
+  ]
+
+
+def _move_tile(site: Site, arrays: Arrays) -> Arrays:
+  (labels,), reps = site.in_labels, site.params['reps']
+  return [
+    np.tile(
+      arrays[0],
+      [
+        1 if ids is None else count
+        for ids, count in zip(labels, reps, strict=True)
+      ],
+    )
+  ]
+
+
 def _build_reshape(site: Site, keep: Keep, values: Sequence[Any]):
   shape = keep.shape(site.outputs[0], site.out_labels[0])
   return [lax.reshape(values[0], shape)]
@@ -318,5 +367,8 @@ RULES = {
   'slice': _rule(_tie_slice, _move_slice, _build_slice),
   'split': _rule(_tie_split, _move_split, _build_split),
   'squeeze': _rule(_tie_squeeze, _move_squeeze),
+  'stack': _rule(_tie_stack, _move_stack),
+  'tile': _rule(_tie_tile, _move_tile),
   'transpose': _rule(_tie_transpose, _move_transpose),
+  'unstack': _rule(_tie_unstack, _move_unstack),
 }

@@ -64,6 +64,24 @@ def view(node: nodes.Node, operand: np.ndarray) -> np.ndarray | None:
   return None
 
 
+def parts(node: nodes.Node, operand: np.ndarray) -> list[np.ndarray] | None:
+  """What a primitive that divides an array makes of it.
+
+  Args:
+    node: The node.
+    operand: Its first operand.
+
+  Returns:
+    Views, one for each result; `None` if the primitive is no such.
+  """
+  params = node.params
+  if node.name == 'split':
+    return np.split(operand, np.cumsum(params['sizes'])[:-1], params['axis'])
+  if node.name == 'unstack':
+    return list(np.moveaxis(operand, params['axis'], 0))
+  return None
+
+
 def _new_shape(node: nodes.Node, operand: np.ndarray) -> tuple[int, ...]:
   if node.name == 'reshape':
     return tuple(node.params['new_sizes'])

@@ -147,10 +147,16 @@ class _Builder:
     ]
     if _is_product(node, sides, [self._graph.avals[v] for v in node.inputs]):
       return self._add_product(index, node, sides[0])
+    operands = [self._values[v].array for v in node.inputs]
+    parts = movement.parts(node, operands[0])
+    if parts is not None:
+      self._values.update(
+        zip(node.outputs, map(layout.bare, parts), strict=True)
+      )
+      return frozenset()
     if len(node.outputs) != 1 or node.name == 'conv_general_dilated':
       why = _reason(node, sides) or ' of these dtypes'
       raise errors.unsupported(node, why)
-    operands = [self._values[v].array for v in node.inputs]
     (variable,) = node.outputs
     seen = movement.view(node, operands[0])
     if seen is not None:
