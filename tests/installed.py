@@ -31,7 +31,7 @@ import optax
 import scl_jax
 
 # The one module that cannot be imported without its extra.
-NEEDS_EXTRA = 'scl_jax.inference.offset_csr'
+NEEDS_EXTRA = 'scl_jax.inference.vectors'
 
 
 def check_modules() -> None:

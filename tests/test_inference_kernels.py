@@ -28,7 +28,7 @@ from scl_jax.inference import timing
 
 pytest.importorskip('numba')
 
-from scl_jax.inference import offset_csr  # noqa: E402: needs numba
+from scl_jax.inference.vectors import offset_csr  # noqa: E402: needs numba
 
 
 # Shorter than a vector, and all the lengths of blocks with what is left over.
@@ -66,7 +66,7 @@ def test_offset_csr_by_hand(run, tile):
 def test_copy_is_copyto(data):
   """Whatever way both lie, with margins and with axes that broadcast."""
   shape = data.draw(
-    st.lists(st.sampled_from([1, 2, 5, 31, 33, 64, 70]), min_size=2, max_size=4)
+    st.lists(st.sampled_from([1, 2, 5, 9, 16, 33, 70]), min_size=2, max_size=4)
     .filter(lambda sizes: np.prod(sizes) < 2**19)
     .map(lambda sizes: (*sizes, max(1, 2**15 // np.prod(sizes))))
   )
@@ -89,8 +89,13 @@ def test_copy_is_copyto(data):
     source = np.broadcast_to(source[:, :1], shape)
   if data.draw(st.booleans()):
     source = source[::-1]
-  copying.copy(target.array, source)
-  np.testing.assert_array_equal(target.array, source)
+  for copy in (
+    copying.step(target.array, source),
+    lambda: copying.into(target.array)(source),
+  ):
+    target.array[...] = -1
+    copy()
+    np.testing.assert_array_equal(target.array, source)
   # The margins are zeros still.
   assert target.frame.sum(dtype=float) == source.sum(dtype=float)
 

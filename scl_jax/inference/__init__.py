@@ -24,8 +24,8 @@ residual additions and ReLUs are done while a product's result is written.
 
 Arrays lie features first, batch last. Then a connection of a dense layer and
 one of a convolution are the same: a value times a contiguous run of entries,
-added to another run (`scl_jax.inference.offset_csr`). Dense layers with BLAS
-take that layout as well, so there is one layout for the whole network.
+added to another run (`scl_jax.inference.vectors.offset_csr`). Dense layers with
+BLAS take that layout as well, so there is one for the whole network.
 
 What is fastest depends on the machine, the density and the batch, so it is
 measured when a network is compiled: for each product BLAS or a sparse kernel,

@@ -12,43 +12,64 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Copies between arrays that lie otherwise, by whole cache lines.
+"""Copies between arrays that lie otherwise, by blocks.
 
 NumPy follows one of the two arrays and strides through the other, a cache line
-for each entry. In blocks (`kernels.transpose`) both are read and written by
+for each entry. In blocks (`vectors.transposition`) both are read and written by
 whole lines.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from scl_jax.inference import kernels
 from scl_jax.inference import layout
 
 Step = Callable[[], object]
+Copy = Callable[[np.ndarray], None]
+Axis = tuple[int, int, int]  # entries, steps in source and in target
 
 _SMALL = 1 << 14  # entries; below, to plan costs more than it gains
 
 
 class _Plan(NamedTuple):
-  """Two outer axes, then the contiguous axes of source and of target."""
+  """`transposition.transpose` and its arguments after the arrays."""
 
-  sizes: tuple[int, int, int, int]
-  source_steps: tuple[int, int, int, int]
-  target_steps: tuple[int, int, int, int]
+  transpose: Callable[..., None]
+  rows: np.ndarray
+  columns: np.ndarray
+  outer: tuple[Axis, Axis]
+  lanes: int
+
+  def run(self, source: np.ndarray, target: np.ndarray) -> None:
+    """Copies from one flat array to another."""
+    transpose, *arguments = self
+    transpose(source, target, *arguments)
 
 
-def copy(target: np.ndarray, source: np.ndarray) -> None:
-  """As `np.copyto`.
+def into(target: np.ndarray) -> Copy:
+  """Copies from any array, planned once for each way that it may lie.
 
   Args:
     target: Where to.
-    source: Of that shape.
+
+  Returns:
+    A function of an array of that shape.
   """
-  step(target, source)()
+  to, steps = layout.flat(target), layout.entries(target)
+
+  def copy(source: np.ndarray) -> None:
+    plan = None
+    if _may_pay(target, source):
+      plan = _plan(target.shape, steps, layout.entries(source))
+    if plan is None:
+      np.copyto(target, source)
+    else:
+      plan.run(layout.flat(source), to)
+
+  return copy
 
 
 def step(target: np.ndarray, source: np.ndarray) -> Step:
@@ -62,14 +83,15 @@ def step(target: np.ndarray, source: np.ndarray) -> Step:
     A function that copies what is in `source` then.
   """
   plan = None
-  if target.size >= _SMALL and target.dtype == source.dtype == np.float32:
+  if _may_pay(target, source):
     plan = _plan(target.shape, layout.entries(target), layout.entries(source))
   if plan is None:
     return functools.partial(np.copyto, target, source)
-  transpose = kernels.compiled(kernels.transpose)
-  return functools.partial(
-    transpose, layout.flat(source), layout.flat(target), *plan
-  )
+  return functools.partial(plan.run, layout.flat(source), layout.flat(target))
+
+
+def _may_pay(target: np.ndarray, source: np.ndarray) -> bool:
+  return target.size >= _SMALL and target.dtype == source.dtype == np.float32
 
 
 @functools.lru_cache(maxsize=1024)
@@ -79,28 +101,46 @@ def _plan(
   source_steps: Sequence[int],
 ) -> _Plan | None:
   """How to transpose; `None` where nothing is, or too many axes are left."""
+  from scl_jax.inference.vectors import transposition
+  from scl_jax.inference.vectors import writer
+
   axes = [
     axis
     for axis in zip(shape, source_steps, target_steps, strict=True)
     if axis[0] > 1
   ]
-  axes.sort(key=lambda axis: -axis[2])
-  merged: list[tuple[int, int, int]] = []
-  for size, by_source, by_target in axes:
-    if merged and merged[-1][1:] == (size * by_source, size * by_target):
-      size *= merged.pop()[0]
-    merged.append((size, by_source, by_target))
-  rows = [axis for axis in merged if axis[1] == 1]
-  columns = [axis for axis in merged if axis[2] == 1]
-  outer = [axis for axis in merged if 1 not in axis[1:]]
-  if (
-    len(rows) != 1
-    or len(columns) != 1
-    or rows == columns
-    or len(outer) > 2
-    or any(axis[1] <= 0 for axis in merged)
-  ):
+  if any(axis[1] <= 0 for axis in axes):
     return None
-  outer = [(1, 0, 0)] * (2 - len(outer)) + outer
-  sizes, by_source, by_target = zip(*outer, *rows, *columns, strict=True)
-  return _Plan(sizes, by_source, by_target)
+  # Two runs of axes, one contiguous in the source and one in the target: the
+  # shorter takes the next axis that continues it.
+  runs: tuple[list[Axis], list[Axis]] = ([], [])
+  sizes = [1, 1]
+  while True:
+    for side in np.argsort(sizes, stable=True):
+      found = [axis for axis in axes if axis[1 + side] == sizes[side]]
+      if found:
+        runs[side].append(found[0])
+        axes.remove(found[0])
+        sizes[side] *= found[0][0]
+        break
+    else:
+      break
+  lanes = [n for n in (4, 8, 16) if n <= min(*sizes, writer.LANES)]
+  if not lanes or len(axes) > 2:
+    return None
+  axes = [(1, 0, 0)] * (2 - len(axes)) + axes
+  rows, columns = (
+    _offsets((n, target) for n, _, target in runs[0]),
+    _offsets((n, source) for n, source, _ in runs[1]),
+  )
+  return _Plan(
+    transposition.transpose, rows, columns, (axes[0], axes[1]), lanes[-1]
+  )
+
+
+def _offsets(axes: Iterator[tuple[int, int]]) -> np.ndarray:
+  """Where each entry of a run lies, the first axis fastest."""
+  offsets = np.zeros(1, np.int64)
+  for size, step in axes:
+    offsets = (np.arange(size)[:, None] * step + offsets).reshape(-1)
+  return offsets

@@ -108,42 +108,6 @@ def gather(source, offsets, grid, out):
       out[k, row * run : (row + 1) * run] = line
 
 
-def transpose(source, target, sizes, source_steps, target_steps):
-  """Copies blocks by way of a buffer, so that both sides go line by line.
-
-  Straight from one to the other, lines of a block often share a set of the
-  cache, as they lie a power of two apart, and are read several times.
-
-  Args:
-    source: Flat, from the first entry on.
-    target: Likewise.
-    sizes: Of four axes; the third is contiguous in `source`, the fourth in
-      `target`.
-    source_steps: How far apart their entries are in `source`.
-    target_steps: In `target`.
-  """
-  height, width = 32, 64  # entries, the fastest of some on a Zen 5
-  pitch = width + 1
-  block = np.empty(height * pitch, source.dtype)
-  for i in range(sizes[0]):
-    for j in range(sizes[1]):
-      from_ = i * source_steps[0] + j * source_steps[1]
-      to = i * target_steps[0] + j * target_steps[1]
-      for column in range(0, sizes[3], height):
-        columns = min(height, sizes[3] - column)
-        for row in range(0, sizes[2], width):
-          rows = min(width, sizes[2] - row)
-          for y in range(columns):
-            line = source[from_ + row + (column + y) * source_steps[3] :][:rows]
-            copied = block[y * pitch :][:rows]
-            for x in range(rows):
-              copied[x] = line[x]
-          for x in range(rows):
-            line = target[to + (row + x) * target_steps[2] + column :][:columns]
-            for y in range(columns):
-              line[y] = block[y * pitch + x]
-
-
 def erf(x: float) -> float:
   """The error function."""
   return math.erf(x)

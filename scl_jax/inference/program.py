@@ -67,13 +67,13 @@ class Program:
   """A network for inputs of fixed shapes.
 
   Attributes:
-    inputs: Arrays that the inputs are copied to.
+    fill: For each input, what copies it to where the steps read it.
     steps: What is called then, in order.
     outputs: Arrays that hold the outputs after that.
     choices: How each of its products is run.
   """
 
-  inputs: Sequence[np.ndarray]
+  fill: Sequence[copying.Copy]
   steps: Sequence[products.Step]
   outputs: Sequence[np.ndarray]
   choices: Sequence[Choice]
@@ -87,8 +87,8 @@ class Program:
     Returns:
       New arrays.
     """
-    for target, value in zip(self.inputs, inputs, strict=True):
-      copying.copy(target, value)
+    for copy, value in zip(self.fill, inputs, strict=True):
+      copy(value)
     with np.errstate(all='ignore'):
       for step in self.steps:
         step()
@@ -138,7 +138,8 @@ class _Builder:
       [self._values[variable].array for variable in variables]
       for variables in (self._graph.inputs, self._graph.outputs)
     )
-    return Program(inputs, self._steps, outputs, self._choices)
+    fill = [copying.into(array) for array in inputs]
+    return Program(fill, self._steps, outputs, self._choices)
 
   def _add(self, index: int, node: nodes.Node) -> frozenset[int]:
     """Adds a node; returns which later nodes are done with it."""
@@ -294,7 +295,7 @@ def _batch_last(rank: int) -> tuple[int, ...]:
 def _contiguous(array: np.ndarray) -> np.ndarray:
   """A new array of the same entries."""
   copied = np.empty(array.shape, array.dtype)
-  copying.copy(copied, array)
+  copying.step(copied, array)()
   return copied
 
 

@@ -156,8 +156,8 @@ def _as_matrix(product: products.Product) -> np.ndarray | None:
 
 
 def offset_csr(work: Task) -> list[Step]:
-  """Feature by feature, without windows; see `scl_jax.inference.offset_csr`."""
-  from scl_jax.inference import offset_csr as kernel  # needs numba
+  """Feature by feature, without windows; see `vectors.offset_csr`."""
+  from scl_jax.inference.vectors import offset_csr as kernel
 
   product = work.product
   _, rows, run = product.grid

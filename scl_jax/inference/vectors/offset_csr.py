@@ -23,31 +23,23 @@ run of the buffer, for a dense layer as for a convolution.
 The sums of a block of entries stay in registers while all connections of a
 feature are added. A loop in Python, which numba compiles, would load and store
 them for each connection: the block is written in LLVM's terms here.
-
-Numba keeps compiled functions on disk only of a module's own, so that this
-module, unlike the others, cannot be imported without it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from scl_jax.inference import kernels
+from llvmlite import ir
+import numba
+from numba.core import cgutils
+from numba.core import types
+from numba.extending import intrinsic
 
-try:
-  from llvmlite import binding
-  from llvmlite import ir
-  import numba
-  from numba.core import cgutils
-  from numba.core import types
-  from numba.extending import intrinsic
-except ImportError as error:
-  raise ImportError(kernels.NEEDS_NUMBA) from error
+from scl_jax.inference.vectors import writer
 
-# Vectors of floats, and how many of them the sums of a block may be: half of
-# the registers of AVX-512, of AVX2 and of NEON.
-_IS_WIDE = binding.get_host_cpu_features().get('avx512f', False)
-_LANES = 16 if _IS_WIDE else 8
-_MOST = 16 if _IS_WIDE else 8
+# How many vectors of floats the sums of a block may be: half of the registers
+# of AVX-512, of AVX2 and of NEON.
+_MOST = writer.LANES
+_LANES = writer.LANES
 
 
 def _block(count: int) -> Callable[..., None]:
@@ -71,7 +63,7 @@ def _block(count: int) -> Callable[..., None]:
     )
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-      code = _Writer(context, builder, signature.args, args)
+      code = writer.Writer(context, builder, signature.args, args)
       own = code.everywhere(args[6], _LANES)
       sums = [cgutils.alloca_once_value(builder, own) for _ in range(count)]
       begin = code.pointer(0, code.position(5))
@@ -120,7 +112,7 @@ def _finish(lanes: int) -> Callable[..., None]:
     signature = types.void(sums, n, other, beside, floor, out, at)
 
     def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-      code = _Writer(context, builder, signature.args, args)
+      code = writer.Writer(context, builder, signature.args, args)
 
       def place(array, position):
         pointer = code.pointer(array, code.position(position))
@@ -137,44 +129,6 @@ def _finish(lanes: int) -> Callable[..., None]:
     return signature, write
 
   return finish
-
-
-class _Writer:
-  """Writes what several intrinsics need, in LLVM's terms."""
-
-  def __init__(self, context: Any, builder: Any, kinds: Any, args: Any):
-    self._context = context
-    self._builder = builder
-    self._kinds = kinds
-    self._args = args
-
-  def position(self, index: int) -> Any:
-    """An integer argument as an index."""
-    return self._context.cast(
-      self._builder, self._args[index], self._kinds[index], types.intp
-    )
-
-  def pointer(self, index: int, at: Any) -> Any:
-    """Where entry `at` of an array argument is."""
-    array = self._context.make_array(self._kinds[index])
-    data = array(self._context, self._builder, self._args[index]).data
-    return self._builder.gep(data, [at])
-
-  def vectors(self, pointer: Any, lanes: int, count: int) -> Iterator[Any]:
-    """Where vectors are that follow one another."""
-    vector = ir.VectorType(ir.FloatType(), lanes)
-    for index in range(count):
-      entry = ir.Constant(ir.IntType(64), index * lanes)
-      place = self._builder.gep(pointer, [entry])
-      yield self._builder.bitcast(place, vector.as_pointer())
-
-  def everywhere(self, number: Any, lanes: int) -> Any:
-    """A vector of one number."""
-    unset = ir.Constant(ir.VectorType(ir.FloatType(), lanes), ir.Undefined)
-    lane = ir.IntType(32)
-    one = self._builder.insert_element(unset, number, ir.Constant(lane, 0))
-    zeros = ir.Constant(ir.VectorType(lane, lanes), [0] * lanes)
-    return self._builder.shuffle_vector(one, unset, zeros)
 
 
 _block_of_all = _block(_MOST)
