@@ -36,6 +36,7 @@ from scl_jax.inference import network as network_lib
 from scl_jax.inference import products
 from scl_jax.inference import program as program_lib
 from scl_jax.inference import trimming
+from scl_jax.inference import ways
 
 pytest.importorskip('numba')
 
@@ -247,6 +248,8 @@ def test_convolutions_that_stride(few, data):
   )  # fmt: skip
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(products, '_FEW', few)
+    patch.setattr(ways, '_CACHED', few)
+    patch.setattr(ways, '_PARTS', (5, 2))
     check(fn, jnp.asarray(kernel), masks_like(rng, kernel, 0.7), x)
 
 

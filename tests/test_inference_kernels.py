@@ -28,13 +28,15 @@ from scl_jax.inference import timing
 
 pytest.importorskip('numba')
 
-from scl_jax.inference.vectors import offset_csr  # noqa: E402: needs numba
+from scl_jax.inference.vectors import offset_csr
 
 
 # Shorter than a vector, and all the lengths of blocks with what is left over.
 @pytest.mark.parametrize('run', [1, 4, 7, 8, 17, 40, 100, 139, 300, 551])
-@pytest.mark.parametrize('tile', [1, 2, 5])
-def test_offset_csr_by_hand(run, tile):
+@pytest.mark.parametrize(
+  ('tile', 'part'), [(1, 600), (2, 600), (5, 600), (1, 16), (1, 139), (1, 256)]
+)
+def test_offset_csr_by_hand(run, tile, part):
   """Against sums of windows; features have 0 to 7 weights."""
   rng = np.random.default_rng(0)
   normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
@@ -47,7 +49,8 @@ def test_offset_csr_by_hand(run, tile):
   out = np.zeros((8, rows, run + 1), np.float32)
   offset_csr.offset_csr(
     source, starts, offsets.astype(np.uint32), values, shifts,
-    (rows, run, pitch, tile), out.reshape(-1), (rows * (run + 1), run + 1),
+    (rows, run, pitch, tile, min(part, run)),
+    out.reshape(-1), (rows * (run + 1), run + 1),
     other.reshape(-1), (rows * run, run), np.float32(0),
     np.empty((tile - 1) * pitch + run, np.float32),
   )  # fmt: skip

@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     op: `'dot_general'` or `'conv_general_dilated'`.
     shape: Of its weights, [features, entries].
     density: The share of them that is not 0.
-    way: `'dense'`, `'csr'` or `'offset-csr'`.
+    way: `'dense'`, `'csr'`, `'offset-csr'` or `'offset-csr in parts'`.
     seconds: The time of each way that was tried.
   """
 

@@ -28,6 +28,8 @@ from scl_jax.inference import products
 Step = products.Step
 
 _SUMS = 2048  # entries that offset-CSR sums up at once: they stay in L1
+_PARTS = (256, 64)  # of a longer run; the first where it is one
+_CACHED = 1 << 18  # bytes of a buffer that is in a cache anyway
 _COLUMNS = 1 << 20  # entries of the windows that are gathered at once
 
 
@@ -94,6 +96,9 @@ def ways(work: Task) -> dict[str, list[Step]]:
     found['csr'] = csr(work)
   else:
     found['offset-csr'] = offset_csr(work)
+    product = work.product
+    if product.grid[2] > _PARTS[-1] and product.source.nbytes > _CACHED:
+      found['offset-csr in parts'] = offset_csr(work, in_parts=True)
   return found
 
 
@@ -155,14 +160,26 @@ def _as_matrix(product: products.Product) -> np.ndarray | None:
   return entries.reshape(*product.offsets.shape, size)
 
 
-def offset_csr(work: Task) -> list[Step]:
-  """Feature by feature, without windows; see `vectors.offset_csr`."""
+def offset_csr(work: Task, *, in_parts: bool = False) -> list[Step]:
+  """Feature by feature, without windows; see `vectors.offset_csr`.
+
+  Args:
+    work: The task.
+    in_parts: Whether all features are done for a part of a row before the next,
+      so that what they read of a large buffer stays in a cache meanwhile.
+
+  Returns:
+    The steps.
+  """
   from scl_jax.inference.vectors import offset_csr as kernel
 
   product = work.product
   _, rows, run = product.grid
   pitch = product.pitch
-  tile = max(1, min(rows, 1 + (_SUMS - run) // max(1, pitch)))
+  tile, part = max(1, min(rows, 1 + (_SUMS - run) // max(1, pitch))), run
+  if in_parts:
+    count = -(-run // next(size for size in _PARTS if size < run))
+    tile, part = 1, -(-run // count)
   other, other_steps = np.zeros(run, np.float32), (0, 0)
   if work.other is not None:
     other = layout.flat(work.other)
@@ -172,7 +189,7 @@ def offset_csr(work: Task) -> list[Step]:
     product.source,
     *_connections(work),
     work.shifts,
-    (rows, run, pitch, tile),
+    (rows, run, pitch, tile, part),
     layout.flat(work.out),
     layout.entries(work.out)[:2],
     other,

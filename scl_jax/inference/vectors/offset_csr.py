@@ -175,8 +175,9 @@ def offset_csr(
     offsets: [connections], where in `source` their runs start; integers.
     values: float32 [connections].
     shifts: float32 [features], what is added to each feature.
-    grid: (rows, run, pitch, tile): the output's rows, their length, how far
-      they are apart in `source`, and how many are summed up at once.
+    grid: (rows, run, pitch, tile, part): the output's rows, their length, how
+      far they are apart in `source`, how many are summed up at once, and how
+      much of them; `run` unless `tile` is 1.
     out: float32, flat, from the first entry on.
     steps: (feature step, row step) of `out`.
     other: What to add, flat; a row of zeros for nothing.
@@ -184,45 +185,53 @@ def offset_csr(
     floor: 0 for a ReLU, else -inf.
     scratch: float32 [at least (tile - 1) * pitch + run].
   """
-  rows, run, pitch, tile = grid
+  rows, run, pitch, tile, part = grid
   for first in range(0, rows, tile):
-    count = min(tile, rows - first)
-    length = (count - 1) * pitch + run
-    for feature in range(shifts.size):
-      shift = shifts[feature]
-      k, stop = starts[feature], starts[feature + 1]
-      n = 0
-      while n < length:
-        start, left = first * pitch + n, length - n
-        if left >= _MOST * _LANES:
-          _block_of_all(
-            source, offsets, values, k, stop, start, shift, scratch, n
+    for begin in range(0, run, part):
+      count, width = min(tile, rows - first), min(part, run - begin)
+      length = (count - 1) * pitch + width
+      for feature in range(shifts.size):
+        shift = shifts[feature]
+        k, stop = starts[feature], starts[feature + 1]
+        n = 0
+        while n < length:
+          start, left = first * pitch + begin + n, length - n
+          if left >= _MOST * _LANES:
+            _block_of_all(
+              source, offsets, values, k, stop, start, shift, scratch, n
+            )
+            n += _MOST * _LANES
+          elif left >= _MOST // 2 * _LANES:
+            _block_of_half(
+              source, offsets, values, k, stop, start, shift, scratch, n
+            )
+            n += _MOST // 2 * _LANES
+          elif left >= _MOST // 4 * _LANES:
+            _block_of_quarter(
+              source, offsets, values, k, stop, start, shift, scratch, n
+            )
+            n += _MOST // 4 * _LANES
+          elif length >= _LANES:
+            # The last one overlaps the one before.
+            n, start = (
+              min(n, length - _LANES),
+              min(start, start + left - _LANES),
+            )
+            _block_of_one(
+              source, offsets, values, k, stop, start, shift, scratch, n
+            )
+            n += _LANES
+          else:
+            total = shift
+            for c in range(k, stop):
+              total += values[c] * source[offsets[c] + start]
+            scratch[n] = total
+            n += 1
+        for row in range(count):
+          at = feature * steps[0] + (first + row) * steps[1] + begin
+          beside = (
+            feature * other_steps[0] + (first + row) * other_steps[1] + begin
           )
-          n += _MOST * _LANES
-        elif left >= _MOST // 2 * _LANES:
-          _block_of_half(
-            source, offsets, values, k, stop, start, shift, scratch, n
+          _finish_row(
+            scratch, row * pitch, other, beside, floor, out, at, width
           )
-          n += _MOST // 2 * _LANES
-        elif left >= _MOST // 4 * _LANES:
-          _block_of_quarter(
-            source, offsets, values, k, stop, start, shift, scratch, n
-          )
-          n += _MOST // 4 * _LANES
-        elif length >= _LANES:
-          # The last one overlaps the one before.
-          n, start = min(n, length - _LANES), min(start, start + left - _LANES)
-          _block_of_one(
-            source, offsets, values, k, stop, start, shift, scratch, n
-          )
-          n += _LANES
-        else:
-          total = shift
-          for c in range(k, stop):
-            total += values[c] * source[offsets[c] + start]
-          scratch[n] = total
-          n += 1
-      for row in range(count):
-        at = feature * steps[0] + (first + row) * steps[1]
-        beside = feature * other_steps[0] + (first + row) * other_steps[1]
-        _finish_row(scratch, row * pitch, other, beside, floor, out, at, run)
