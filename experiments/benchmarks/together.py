@@ -172,6 +172,7 @@ def main(argv: list[str]) -> None:
   except (ValueError, FileNotFoundError) as error:
     raise SystemExit(f'{type(error).__name__}: {error}') from error
   report = {
+    'command': artifacts.command('experiments.benchmarks.together'),
     **artifacts.measured_on(),
     'model': config.model,
     'dataset': config.dataset,
