@@ -99,6 +99,10 @@ def test_copy_is_copyto(data):
     target.array[...] = -1
     copy()
     np.testing.assert_array_equal(target.array, source)
+  copied = copying.fresh(source)()
+  np.testing.assert_array_equal(copied, source)
+  assert copied.flags.c_contiguous
+  assert not np.shares_memory(copied, source)
   # The margins are zeros still.
   assert target.frame.sum(dtype=float) == source.sum(dtype=float)
 

@@ -28,7 +28,6 @@ import numpy as np
 from scl_jax.inference import layout
 
 Step = Callable[[], object]
-Copy = Callable[[np.ndarray], None]
 Axis = tuple[int, int, int]  # entries, steps in source and in target
 
 _SMALL = 1 << 14  # entries; below, to plan costs more than it gains
@@ -49,25 +48,53 @@ class _Plan(NamedTuple):
     transpose(source, target, *arguments)
 
 
-def into(target: np.ndarray) -> Copy:
-  """Copies from any array, planned once for each way that it may lie.
+def into(target: np.ndarray) -> Callable[[np.ndarray], None]:
+  """Copies of arrays that may lie in several ways, each planned once.
 
   Args:
     target: Where to.
 
   Returns:
-    A function of an array of that shape.
+    A function that copies an array of that shape.
   """
   to, steps = layout.flat(target), layout.entries(target)
+  plan_of = functools.lru_cache(8)(
+    functools.partial(_plan, target.shape, steps)
+  )
 
   def copy(source: np.ndarray) -> None:
     plan = None
     if _may_pay(target, source):
-      plan = _plan(target.shape, steps, layout.entries(source))
+      plan = plan_of(layout.entries(source))
     if plan is None:
       np.copyto(target, source)
     else:
       plan.run(layout.flat(source), to)
+
+  return copy
+
+
+def fresh(source: np.ndarray) -> Callable[[], np.ndarray]:
+  """Contiguous copies, planned once.
+
+  Args:
+    source: What is copied.
+
+  Returns:
+    A function that makes a new array of what is in `source` then.
+  """
+  like = np.empty(source.shape, source.dtype)
+  plan = None
+  if _may_pay(like, source):
+    plan = _plan(like.shape, layout.entries(like), layout.entries(source))
+  if plan is None:
+    return functools.partial(np.array, source, order='C')
+  flat = layout.flat(source)
+
+  def copy() -> np.ndarray:
+    target = np.empty(source.shape, source.dtype)
+    plan.run(flat, target.reshape(-1))
+    return target
 
   return copy
 
@@ -94,7 +121,6 @@ def _may_pay(target: np.ndarray, source: np.ndarray) -> bool:
   return target.size >= _SMALL and target.dtype == source.dtype == np.float32
 
 
-@functools.lru_cache(maxsize=1024)
 def _plan(
   shape: Sequence[int],
   target_steps: Sequence[int],

@@ -20,7 +20,7 @@ ways by timing. To run the network is to fill the inputs, call the steps, and
 copy the outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import math
@@ -69,13 +69,13 @@ class Program:
   Attributes:
     fill: For each input, what copies it to where the steps read it.
     steps: What is called then, in order.
-    outputs: Arrays that hold the outputs after that.
+    results: What then makes new arrays of the outputs.
     choices: How each of its products is run.
   """
 
-  fill: Sequence[copying.Copy]
+  fill: Sequence[Callable[[np.ndarray], None]]
   steps: Sequence[products.Step]
-  outputs: Sequence[np.ndarray]
+  results: Sequence[Callable[[], np.ndarray]]
   choices: Sequence[Choice]
 
   def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -92,7 +92,7 @@ class Program:
     with np.errstate(all='ignore'):
       for step in self.steps:
         step()
-    return [_contiguous(value) for value in self.outputs]
+    return [result() for result in self.results]
 
 
 def build(graph: trimming.Trimmed, inputs: Sequence[np.ndarray]) -> Program:
@@ -138,8 +138,12 @@ class _Builder:
       [self._values[variable].array for variable in variables]
       for variables in (self._graph.inputs, self._graph.outputs)
     )
-    fill = [copying.into(array) for array in inputs]
-    return Program(fill, self._steps, outputs, self._choices)
+    return Program(
+      [copying.into(array) for array in inputs],
+      self._steps,
+      [copying.fresh(array) for array in outputs],
+      self._choices,
+    )
 
   def _add(self, index: int, node: nodes.Node) -> frozenset[int]:
     """Adds a node; returns which later nodes are done with it."""
@@ -290,13 +294,6 @@ def _order(
 def _batch_last(rank: int) -> tuple[int, ...]:
   axes = tuple(range(rank))
   return (*axes[1:], *axes[:1])
-
-
-def _contiguous(array: np.ndarray) -> np.ndarray:
-  """A new array of the same entries."""
-  copied = np.empty(array.shape, array.dtype)
-  copying.step(copied, array)()
-  return copied
 
 
 def _memory(array: np.ndarray) -> int:
