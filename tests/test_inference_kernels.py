@@ -107,6 +107,17 @@ def test_copy_is_copyto(data):
   assert target.frame.sum(dtype=float) == source.sum(dtype=float)
 
 
+def test_copies_of_parts_of_records_and_of_what_is_read_only():
+  records = np.zeros((200, 100), [('a', np.float32), ('b', np.int8)])
+  records['a'] = np.random.default_rng(0).normal(size=records.shape)
+  contiguous = records['a'].copy()
+  contiguous.flags.writeable = False
+  for source in (records['a'], contiguous):
+    target = np.zeros((100, 200), np.float32).T
+    copying.into(target)(source)
+    np.testing.assert_array_equal(target, records['a'])
+
+
 def test_numba_is_an_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, 'numba', None)
   with pytest.raises(ImportError, match=r"pip install 'scl_jax\[inference\]'"):

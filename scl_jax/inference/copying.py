@@ -118,7 +118,11 @@ def step(target: np.ndarray, source: np.ndarray) -> Step:
 
 
 def _may_pay(target: np.ndarray, source: np.ndarray) -> bool:
-  return target.size >= _SMALL and target.dtype == source.dtype == np.float32
+  return (
+    target.size >= _SMALL
+    and target.dtype == source.dtype == np.float32
+    and not any(stride % source.itemsize for stride in source.strides)
+  )
 
 
 def _plan(
