@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 
 from scl_jax import tree as tree_lib
 from scl_jax import wide
+from scl_jax.positions import positions
 
 PyTree = tree_lib.PyTree
 
@@ -165,7 +166,7 @@ def _find(leaves, costs, rates, budget, rounds):
   ends = []
   for equal, price in zip(tied, prices, strict=True):
     end = _end(equal, price, rest, rounds)
-    paid = equal & (_positions(equal.shape) < end)
+    paid = equal & (positions(equal.shape) < end)
     # One that is too dear ends it, for the leaves that follow as well.
     is_all = jnp.all(paid == equal)
     rest = wide.minus(rest, _sum([paid], [price]))
@@ -193,7 +194,7 @@ def above(scores: PyTree, threshold: Threshold) -> PyTree:
 
   def is_above(leaf, end):
     key = _ordered_int(leaf)
-    tied = (key == threshold.key) & (_positions(leaf.shape) < end)
+    tied = (key == threshold.key) & (positions(leaf.shape) < end)
     return ((key > threshold.key) | tied).astype(jnp.float32)
 
   return jax.tree.map(is_above, scores, threshold.ends)
@@ -277,22 +278,13 @@ def _end(
   rounds: ArrayLike,
 ) -> jax.Array:
   """The position before which all that are chosen can be paid."""
-  position = _positions(chosen.shape)
+  position = positions(chosen.shape)
   return bisect(
     lambda t: wide.at_most(_sum([chosen & (position < t)], [price]), budget),
     0,
     chosen.size,
     rounds=rounds,
   )
-
-
-def _positions(shape: tuple[int, ...]) -> jax.Array:
-  position = jnp.zeros(shape, jnp.int32)
-  for axis, size in enumerate(shape):
-    position = position * size + jax.lax.broadcasted_iota(
-      jnp.int32, shape, axis
-    )
-  return position
 
 
 def _sum(
