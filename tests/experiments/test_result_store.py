@@ -26,6 +26,7 @@ import pytest
 
 from experiments import compaction
 from experiments import compare
+from experiments import consensus
 from experiments import input_pipeline
 from experiments import nnrelief
 from experiments import result_store
@@ -39,6 +40,7 @@ _JOBS = {
   'experiments.nnrelief': nnrelief.experiment,
   'experiments.compare': compare.compare,
   'experiments.compaction': compaction.experiment,
+  'experiments.consensus': consensus.consensus,
 }
 _ROOT = pathlib.Path(__file__).parents[2]
 _COMMITTED = [
