@@ -96,8 +96,8 @@ def _round(x: jax.Array, key: jax.Array) -> jax.Array:
 def _hash(x: jax.Array, key: jax.Array) -> jax.Array:
   """Random bits for each entry, from its place and two random numbers.
 
-  `jax.random.bits` would take longer than all else in a step. This is Wellons's
-  lowbias32 with one more number added half way.
+  With far fewer operations than `jax.random.bits`: Wellons's lowbias32, with
+  one more number added half way.
   """
   start, shift = jax.random.bits(key, (2,), jnp.uint32)
   place = positions(x.shape, jnp.uint32) + start

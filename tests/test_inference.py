@@ -371,39 +371,3 @@ def test_sparse_has_to_gain_15_percent(monkeypatch):
   monkeypatch.setattr(network_lib, 'timing', _Slow())
   (plan,) = check(*arguments).plans.values()
   assert plan.way == 'dense'
-
-
-UNSUPPORTED = {
-  'sort': lambda p, x: jnp.sort(x @ p),
-  'gather': lambda p, x: (x @ p)[jnp.argsort(p[0])],
-  'scan': lambda p, x: lax.scan(lambda c, r: (c, r @ p), 0, x)[1],
-  r'conv_general_dilated.*\(lhs_dilation\)': lambda p, x: lax.conv_transpose(
-    x[None, :, :, None], p[:, :, None, None], (2, 2), 'SAME'
-  ),
-  'conv_general_dilated.* depends on inputs': lambda p, x: lax.conv(
-    p[None, None], x[None, None], (1, 1), 'SAME'
-  ),
-  'conv_general_dilated.* of these dtypes': lambda p, x: lax.conv(
-    *(a.astype(jnp.bfloat16)[None, None] for a in (x, p)), (1, 1), 'SAME'
-  ),
-}
-
-
-@pytest.mark.parametrize('name', UNSUPPORTED)
-def test_unsupported_operations_are_named(name):
-  x = np.ones((6, 6), np.float32)
-  with pytest.raises(inference.UnsupportedError, match=name):
-    inference.compile(UNSUPPORTED[name], jnp.asarray(W), None, x)
-
-
-def test_errors():
-  fn, x = lambda p, x: x @ p, np.ones((2, 6), np.float32)
-  network = inference.compile(fn, jnp.asarray(W), None, x)
-  with pytest.raises(ValueError, match=r'\(\(2, 6\),\); got \(\(3, 6\),\)'):
-    network(np.ones((3, 6), np.float32))
-  with pytest.raises(ValueError, match='must have a batch as axis 0'):
-    inference.compile(
-      lambda p, x: x * p, jnp.ones(3), None, 1.0, batch_sizes=[1]
-    )
-  with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
-    inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)

@@ -19,7 +19,7 @@ for each entry. In blocks (`vectors.transposition`) both are read and written by
 whole lines.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 import functools
 from typing import NamedTuple
 
@@ -57,15 +57,14 @@ def into(target: np.ndarray) -> Callable[[np.ndarray], None]:
   Returns:
     A function that copies an array of that shape.
   """
-  to, steps = layout.flat(target), layout.entries(target)
-  plan_of = functools.lru_cache(8)(
-    functools.partial(_plan, target.shape, steps)
-  )
+  to = layout.flat(target)
+  plans: dict[tuple[np.dtype, tuple[int, ...]], _Plan | None] = {}
 
   def copy(source: np.ndarray) -> None:
-    plan = None
-    if _may_pay(target, source):
-      plan = plan_of(layout.entries(source))
+    key = (source.dtype, source.strides)
+    if key not in plans:
+      plans[key] = _plan(target, source)
+    plan = plans[key]
     if plan is None:
       np.copyto(target, source)
     else:
@@ -83,10 +82,7 @@ def fresh(source: np.ndarray) -> Callable[[], np.ndarray]:
   Returns:
     A function that makes a new array of what is in `source` then.
   """
-  like = np.empty(source.shape, source.dtype)
-  plan = None
-  if _may_pay(like, source):
-    plan = _plan(like.shape, layout.entries(like), layout.entries(source))
+  plan = _plan(np.empty(source.shape, source.dtype), source)
   if plan is None:
     return functools.partial(np.array, source, order='C')
   flat = layout.flat(source)
@@ -109,34 +105,31 @@ def step(target: np.ndarray, source: np.ndarray) -> Step:
   Returns:
     A function that copies what is in `source` then.
   """
-  plan = None
-  if _may_pay(target, source):
-    plan = _plan(target.shape, layout.entries(target), layout.entries(source))
+  plan = _plan(target, source)
   if plan is None:
     return functools.partial(np.copyto, target, source)
   return functools.partial(plan.run, layout.flat(source), layout.flat(target))
 
 
-def _may_pay(target: np.ndarray, source: np.ndarray) -> bool:
-  return (
-    target.size >= _SMALL
-    and target.dtype == source.dtype == np.float32
-    and not any(stride % source.itemsize for stride in source.strides)
-  )
-
-
-def _plan(
-  shape: Sequence[int],
-  target_steps: Sequence[int],
-  source_steps: Sequence[int],
-) -> _Plan | None:
-  """How to transpose; `None` where nothing is, or too many axes are left."""
+def _plan(target: np.ndarray, source: np.ndarray) -> _Plan | None:
+  """How to transpose; `None` where nothing is, or NumPy does as well."""
+  if (
+    target.size < _SMALL
+    or not target.dtype == source.dtype == np.float32
+    or any(stride % source.itemsize for stride in source.strides)
+  ):
+    return None
   from scl_jax.inference.vectors import transposition
   from scl_jax.inference.vectors import writer
 
   axes = [
     axis
-    for axis in zip(shape, source_steps, target_steps, strict=True)
+    for axis in zip(
+      target.shape,
+      layout.entries(source),
+      layout.entries(target),
+      strict=True,
+    )
     if axis[0] > 1
   ]
   if any(axis[1] <= 0 for axis in axes):
@@ -160,8 +153,8 @@ def _plan(
     return None
   axes = [(1, 0, 0)] * (2 - len(axes)) + axes
   rows, columns = (
-    _offsets((n, target) for n, _, target in runs[0]),
-    _offsets((n, source) for n, source, _ in runs[1]),
+    _offsets((n, step) for n, _, step in runs[0]),
+    _offsets((n, step) for n, step, _ in runs[1]),
   )
   return _Plan(
     transposition.transpose, rows, columns, (axes[0], axes[1]), lanes[-1]

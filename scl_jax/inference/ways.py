@@ -26,6 +26,7 @@ from scl_jax.inference import layout
 from scl_jax.inference import products
 
 Step = products.Step
+Connections = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _SUMS = 2048  # entries that offset-CSR sums up at once: they stay in L1
 _PARTS = (256, 64)  # of a longer run; the first where it is one
@@ -95,10 +96,12 @@ def ways(work: Task) -> dict[str, list[Step]]:
   if is_vector and work.other is None:
     found['csr'] = csr(work)
   else:
-    found['offset-csr'] = offset_csr(work)
-    product = work.product
+    connections, product = _connections(work), work.product
+    found['offset-csr'] = offset_csr(work, connections)
     if product.grid[2] > _PARTS[-1] and product.source.nbytes > _CACHED:
-      found['offset-csr in parts'] = offset_csr(work, in_parts=True)
+      found['offset-csr in parts'] = offset_csr(
+        work, connections, in_parts=True
+      )
   return found
 
 
@@ -160,11 +163,14 @@ def _as_matrix(product: products.Product) -> np.ndarray | None:
   return entries.reshape(*product.offsets.shape, size)
 
 
-def offset_csr(work: Task, *, in_parts: bool = False) -> list[Step]:
+def offset_csr(
+  work: Task, connections: Connections, *, in_parts: bool = False
+) -> list[Step]:
   """Feature by feature, without windows; see `vectors.offset_csr`.
 
   Args:
     work: The task.
+    connections: Its `_connections`.
     in_parts: Whether all features are done for a part of a row before the next,
       so that what they read of a large buffer stays in a cache meanwhile.
 
@@ -187,7 +193,7 @@ def offset_csr(work: Task, *, in_parts: bool = False) -> list[Step]:
   step = functools.partial(
     kernel.offset_csr,
     product.source,
-    *_connections(work),
+    *connections,
     work.shifts,
     (rows, run, pitch, tile, part),
     layout.flat(work.out),
@@ -213,9 +219,7 @@ def csr(work: Task) -> list[Step]:
   return [step]
 
 
-def _connections(
-  work: Task,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _connections(work: Task) -> Connections:
   """Starts of the features, offsets and values of the weights that are not 0.
 
   The offsets of a feature rise, so that its runs are read in order.

@@ -133,8 +133,7 @@ def test_without_jit_steps_do_not_compile_again(rule):
   listener = lambda event, duration, **_: events.append(event)
   jax.monitoring.register_event_duration_secs_listener(listener)
   try:
-    # All that is done now and then, but for the look each 16th step, is done
-    # by a first run.
+    # All that is done now and then is done by a first run.
     for _ in range(2):
       events.clear()
       state = rule.init(weights)
