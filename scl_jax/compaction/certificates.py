@@ -25,7 +25,9 @@ import numpy as np
 
 from scl_jax import tree as tree_lib
 from scl_jax.compaction import reduction
+from scl_jax.compaction import widening
 from scl_jax.costs import costs
+from scl_jax.graph import nodes
 
 PyTree = tree_lib.PyTree
 
@@ -45,10 +47,12 @@ class Certificate:
     difference64: The largest difference of outputs, relative to the largest
       output or 1, with both models in float64, on the example inputs and on
       random ones; `None` if it was not measured, or the function takes no
-      float64.
-    difference32: Likewise in the params' own dtypes; `None` if not measured.
-    rounding: What the params' own dtypes change in the outputs of the model
-      before, against float64; `None` where `difference64` is.
+      float64. Constants that the function itself computes in shorter floats
+      are rounded all the same.
+    difference32: Likewise in the dtypes that are given; `None` if not measured.
+    rounding: What these dtypes, and shorter ones that the function computes in,
+      change in the outputs of the model before, against float64; `None` where
+      `difference64` is.
   """
 
   removed: Mapping[str, tuple[tuple[int, ...], ...]]
@@ -120,10 +124,13 @@ def certify(
       removed[path] = axes
   difference64 = difference32 = rounding = None
   if tolerance is not None:
-    difference64, difference32, rounding = _differences(reduced, inputs)
+    difference64, difference32, rounding, is_wide = _differences(
+      reduced, inputs
+    )
+    allowed32 = _allowed(tolerance, rounding)
     for difference, allowed in (
-      (difference64 or 0.0, tolerance),
-      (difference32, _allowed(tolerance, rounding)),
+      (difference64 or 0.0, tolerance if is_wide else allowed32),
+      (difference32, allowed32),
     ):
       if not difference <= allowed:
         raise ArithmeticError(
@@ -152,8 +159,12 @@ def _allowed(tolerance: float, rounding: float | None) -> float:
 
 def _differences(
   reduced: reduction.Reduction, inputs: Sequence[Any]
-) -> tuple[float | None, float, float | None]:
-  """In float64, if the function runs in it; in the given dtypes; of these."""
+) -> tuple[float | None, float, float | None, bool]:
+  """In float64, if the function runs in it; in the given dtypes; of these.
+
+  And whether nothing in the function is shorter than float64, if it is given
+  that.
+  """
   cases = [inputs, _random(inputs)]
   before = _outputs(reduced.fn, reduced.params, cases)
   after = _outputs(reduced.__call__, reduced.small_params, cases)
@@ -162,15 +173,19 @@ def _differences(
     wide = [_widen(case) for case in cases]
     params = _widen(reduced.params)
     try:
-      jax.eval_shape(reduced.fn, params, *wide[0])
+      graph = nodes.trace(reduced.fn, params, *wide[0])
     except TypeError:  # it mixes its params with arrays of a fixed dtype
-      return None, narrow, None
+      return None, narrow, None, False
     leaves = jax.tree.leaves(params)
     plan = reduced.plan([leaf.dtype for leaf in leaves], wide[0])
     small = reduced.shrink(plan, leaves)
-    exact = _outputs(reduced.fn, params, wide)
-    difference64 = _difference(exact, _outputs(reduced.__call__, small, wide))
-    return difference64, narrow, _difference(exact, before)
+    exact, small_exact = (
+      _outputs(widening.in_float64(fn), fn_params, wide)
+      for fn, fn_params in ((reduced.fn, params), (reduced.__call__, small))
+    )
+    difference64 = _difference(exact, small_exact)
+    rounding = _difference(exact, before)
+    return difference64, narrow, rounding, widening.is_float64(graph)
 
 
 def _outputs(fn: Any, params: PyTree, cases: Sequence[Any]) -> list[np.ndarray]:

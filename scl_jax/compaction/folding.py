@@ -16,13 +16,16 @@
 
 The way forward leads through moves and additions to one with a leaf of params:
 in `x @ W + b`, or in the `(x - mean) * ...` of BatchNorm. The way back to that
-leaf leads through moves alone. Nothing on either way may be used elsewhere.
+leaf leads through moves alone. Nothing on either way may be used elsewhere, and
+where an entry of the leaf is added to several that matter, all have to lack the
+same: 0 is an amount, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax.graph import facts as facts_lib
@@ -31,11 +34,9 @@ from scl_jax.graph import labels as labels_lib
 from scl_jax.graph import rule as rule_lib
 from scl_jax.graph import rules
 
-_SAME = ('convert_element_type', 'copy')
-
 
 class _Amount(NamedTuple):
-  """What is missing, and where it matters; shaped like a fact."""
+  """What is missing, 0 included, and where it matters; shaped like a fact."""
 
   value: np.ndarray
   matters: np.ndarray
@@ -45,7 +46,7 @@ def find(
   labelled: labelling.Labelled,
   index: int,
   missing: np.ndarray,
-  lacks: np.ndarray,
+  matters: Callable[[int], np.ndarray],
   foldable: Sequence[bool],
 ) -> tuple[int, np.ndarray] | None:
   """A leaf that can take what is missing.
@@ -54,7 +55,7 @@ def find(
     labelled: The function.
     index: The site whose result lacks something.
     missing: How much, with an entry for each labelled index.
-    lacks: Where it matters.
+    matters: Which entries of a variable stay and are needed.
     foldable: Whether an amount may be added to a leaf.
 
   Returns:
@@ -64,7 +65,7 @@ def find(
   leaves = {v: i for i, v in enumerate(graph.leaves) if foldable[i]}
   users = _users(labelled)
   (variable,) = sites[index].node.outputs
-  amount = _Amount(missing, lacks)
+  amount = _Amount(missing, matters(variable))
   while len(users[variable]) == 1:
     (user,) = users[variable]
     if user is None or len(sites[user].node.outputs) != 1:
@@ -82,12 +83,13 @@ def find(
         return leaves[source[0]], sign * total
       if site.node.name == 'sub' and place == 1:
         amount = amount._replace(value=-amount.value)
-    elif site.node.name not in _SAME:
+    elif not _keeps_values(labelled, site):
       amount = _moved(site, variable, amount)
     (variable,) = site.node.outputs
     amount = amount and _project(amount, labels[variable])
     if amount is None:
       return None
+    amount = amount._replace(matters=amount.matters & matters(variable))
   return None
 
 
@@ -119,18 +121,30 @@ def _moved(
     return None
   shapes = [labels_lib.sizes(labels) for labels in site.in_labels]
 
-  def push(array):
-    zeros = np.zeros((), array.dtype)
+  def push(array, others):
     (result,) = move(
       site,
       [
-        np.broadcast_to(array if v == variable else zeros, shape)
+        np.broadcast_to(array if v == variable else others, shape)
         for v, shape in zip(site.node.inputs, shapes, strict=True)
       ],
     )
     return result
 
-  return _Amount(push(amount.value), push(amount.matters))
+  # What comes from elsewhere lacks nothing, and has to stay so.
+  zero, true = np.zeros((), amount.value.dtype), np.ones((), bool)
+  return _Amount(push(amount.value, zero), push(amount.matters, true))
+
+
+def _keeps_values(labelled: labelling.Labelled, site: rule_lib.Site) -> bool:
+  """Whether a primitive gives what it takes, but for rounding."""
+  if site.node.name == 'convert_element_type':
+    avals = labelled.body.graph.avals
+    return all(
+      jnp.issubdtype(avals[v].dtype, jnp.inexact)
+      for v in (*site.node.inputs, *site.node.outputs)
+    )
+  return site.node.name == 'copy'
 
 
 def _project(amount: _Amount, labels: labels_lib.Labels) -> _Amount | None:
@@ -165,7 +179,7 @@ def _source(
   if site is None or len(site.node.inputs) != 1:
     return None
   move = rules.rule_of(site.node).move
-  if move is None and site.node.name not in _SAME:
+  if move is None and not _keeps_values(labelled, site):
     return None
   source = _source(labelled, site.node.inputs[0], users)
   if source is None:

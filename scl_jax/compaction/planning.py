@@ -122,13 +122,14 @@ def _choose(
   wanted: list[Kept] | None,
 ) -> tuple[rule_lib.Keep, dict[int, np.ndarray]]:
   """The largest set of groups that may go, and what to add to leaves then."""
-  (_, sites, _), groups = labelled.body, labelled.groups
+  (graph, sites, labels), groups = labelled.body, labelled.groups
   may_go = _candidates(labelled, facts, needs)
   if wanted is not None:
     may_go &= _going(labelled, wanted)
   while True:
     dropped = may_go[groups]
     keep = rule_lib.Keep(~dropped)
+    matters = lambda v, keep=keep: _stays(needs[v], labels[v], keep)
     folds: dict[int, np.ndarray] = {}
     guilty = [np.zeros(0, int)]
     for index, site in enumerate(sites):
@@ -136,22 +137,29 @@ def _choose(
       spill = rules.rule_of(site.node).spill(site, in_facts, dropped)
       if spill is None:
         continue
-      lacks = (spill.missing != 0) & _stays(
-        needs[site.node.outputs[0]], site.out_labels[0], keep
-      )
+      lacks = (spill.missing != 0) & matters(site.node.outputs[0])
       if not lacks.any():
         continue
       fold = spill.is_exact and folding.find(
-        labelled, index, spill.missing, lacks, foldable
+        labelled, index, spill.missing, matters, foldable
       )
       if fold:
         leaf, amount = fold
-        folds[leaf] = folds.get(leaf, 0) + amount
+        amount = folds.get(leaf, 0) + amount
+      if fold and _fits(facts[graph.leaves[leaf]].value, amount):
+        folds[leaf] = amount
       else:
         guilty.append(spill.blame(lacks))
     if not (ids := np.concatenate(guilty)).size:
       return keep, folds
     may_go[groups[ids]] = False
+
+
+def _fits(leaf: np.ndarray, amount: np.ndarray) -> bool:
+  """Whether a leaf stays finite with an amount added to it."""
+  with np.errstate(over='ignore'):
+    total = (leaf + amount).astype(leaf.dtype)
+  return bool(np.isfinite(total.astype(np.float64)).all())
 
 
 def _candidates(

@@ -23,7 +23,7 @@ they run. What may not be opened stays one node: a `scan`, a `cond`, a
 A variable is a number; its shape, dtype and maker are looked up in the graph.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -292,17 +292,22 @@ def _binder(
 ) -> tuple[Callable[..., Sequence[Any]], Sequence[Any]]:
   """How to run a primitive on its own, and on which variables."""
   primitive = eqn.primitive
-  values = [
-    item
-    for value in eqn.params.values()
-    for item in (value if isinstance(value, (tuple, list)) else (value,))
-  ]
-  if any(isinstance(v, (core.Jaxpr, core.ClosedJaxpr)) for v in values):
+  if holds_body(eqn.params):
     run = _alone(eqn)
     return (lambda *values, **_: run(*values)), _variables(eqn)
   if primitive.multiple_results:
     return (lambda *values, **p: primitive.bind(*values, **p)), eqn.invars
   return (lambda *values, **p: [primitive.bind(*values, **p)]), eqn.invars
+
+
+def holds_body(params: Mapping[str, Any]) -> bool:
+  """Whether the parameters of a primitive hold what it runs, as a `scan`'s."""
+  values = [
+    item
+    for value in params.values()
+    for item in (value if isinstance(value, (tuple, list)) else (value,))
+  ]
+  return any(isinstance(v, (core.Jaxpr, core.ClosedJaxpr)) for v in values)
 
 
 def _rule(eqn: core.JaxprEqn) -> Graph:
