@@ -135,14 +135,39 @@ def test_what_is_not_understood_stays():
   small = scl_jax.compact(fn, params, None, X)
   assert small.params['w'].shape == (6, 5)
 
-  def scanned(p, x):
-    h, _ = lax.scan(
-      lambda c, _: (jnp.tanh(c + p['b']), None), x @ p['w'], None, 2
-    )
-    return h @ p['v']
+  def looped(p, x):
+    body = lambda h: jnp.tanh(h + p['b'])
+    return lax.while_loop(lambda h: h.sum() > 0, body, x @ p['w']) @ p['v']
 
-  small = scl_jax.compact(scanned, params, None, X)
+  small = scl_jax.compact(looped, params, None, X)
   assert small.params['w'].shape == (6, 5)
+
+
+def test_recurrent_units_go():
+  """Unit 1 is read by nothing but itself; unit 2 is 0 at all times."""
+  rng = np.random.default_rng(0)
+  shapes = {'u': (3, 4), 'w': (4, 4), 'b': (4,), 'v': (4, 2)}
+  params = {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in shapes.items()
+  }
+  masks = {name: jnp.ones(shape) for name, shape in shapes.items()}
+  masks['v'] = masks['v'].at[1].set(0)
+  masks['w'] = masks['w'].at[1].set(0).at[1, 1].set(1).at[:, 2].set(0)
+  masks['u'] = masks['u'].at[:, 2].set(0)
+  masks['b'] = masks['b'].at[2].set(0)
+
+  def fn(p, x):
+    def step(h, row):
+      h = jnp.tanh(row @ p['u'] + h @ p['w'] + p['b'])
+      return h, h @ p['v']
+
+    return lax.scan(step, jnp.zeros((x.shape[1], 4)), x)[1]
+
+  small = scl_jax.compact(fn, params, masks, jnp.ones((7, 5, 3)))
+  assert small.params['w'].shape == (2, 2)
+  x = jnp.asarray(rng.normal(size=(9, 2, 3)), jnp.float32)  # longer, fewer
+  close(small.fn(small.params, x), fn(scl_jax.apply_masks(params, masks), x))
 
 
 @pytest.mark.parametrize(('padding', 'stays'), [('VALID', 3), ('SAME', 5)])

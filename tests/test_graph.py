@@ -30,6 +30,18 @@ def names(fn, *args):
   return [node.name for node in graph_lib.trace(fn, *args).nodes]
 
 
+def run(fn, params, *inputs):
+  """The function's results, node by node."""
+  graph = graph_lib.trace(fn, params, *inputs)
+  leaves = jax.tree.leaves((params, inputs))
+  values = dict(zip((*graph.leaves, *graph.inputs), leaves, strict=True))
+  values.update(graph.constants)
+  for node in graph.nodes:
+    results = node.bind(*(values[v] for v in node.inputs), **node.params)
+    values.update(zip(node.outputs, results, strict=True))
+  return [values[v] for v in graph.outputs]
+
+
 def groups_of(fn, params, *inputs):
   """{(path, axis): groups}, and which groups are pinned."""
   graph = graph_lib.trace(fn, params, *inputs)
@@ -56,25 +68,47 @@ def test_calls_are_opened():
   assert relu.rule is not None
 
 
-def test_loops_stay_closed():
-  fn = lambda p, x: lax.fori_loop(0, 3, lambda _, h: h @ p, x)
-  assert names(fn, jnp.ones((2, 2)), jnp.ones((1, 2)))[-1] in ('scan', 'while')
+def loop(steps):
+  return lambda p, x: lax.fori_loop(0, steps, lambda _, h: h @ p, x)
+
+
+def test_short_loops_are_written_out_and_others_stay_closed():
+  w, x = jnp.ones((2, 2)), jnp.ones((1, 2))
+  assert names(loop(3), w, x).count('dot_general') == 3
+  assert names(loop(10_000), w, x)[-1] == 'scan'
+  endless = lambda p, x: lax.while_loop(lambda h: h.sum() < 9, jnp.sin, x @ p)
+  assert names(endless, w, x)[-1] == 'while'
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+def test_a_scan_that_is_written_out_computes_the_same(reverse):
+  """Carries, what is captured, slices and stacks; a tree of each."""
+
+  def fn(p, x):
+    def step(carry, row):
+      h, count = carry
+      h = jnp.tanh(row['a'] @ p + h)
+      return (h, count + 1), {'h': h * row['b'], 'count': count}
+
+    rows = {'a': x, 'b': x[:, :1, :1] + 1}
+    return lax.scan(step, (jnp.zeros((2, 4)), 0), rows, reverse=reverse)
+
+  keys = jax.random.split(jax.random.key(0))
+  p, x = (
+    jax.random.normal(keys[0], (3, 4)),
+    jax.random.normal(keys[1], (5, 2, 3)),
+  )
+  assert 'scan' not in names(fn, p, x)
+  for ours, right in zip(run(fn, p, x), jax.tree.leaves(fn(p, x)), strict=True):
+    np.testing.assert_allclose(ours, right, rtol=1e-6)
 
 
 def test_the_nodes_compute_the_function():
   model = nn.Sequential([nn.Conv(3, (3, 3)), nn.gelu, nn.LayerNorm()])
   x = jax.random.normal(jax.random.key(0), (2, 5, 5, 2))
   params = model.init(jax.random.key(1), x)
-  graph = graph_lib.trace(model.apply, params, x)
-  values = dict(zip(graph.leaves, jax.tree.leaves(params), strict=True))
-  values.update(graph.constants)
-  values.update(zip(graph.inputs, [x], strict=True))
-  for node in graph.nodes:
-    results = node.bind(*(values[v] for v in node.inputs), **node.params)
-    values.update(zip(node.outputs, results, strict=True))
-  np.testing.assert_array_equal(
-    values[graph.outputs[0]], model.apply(params, x)
-  )
+  (ours,) = run(model.apply, params, x)
+  np.testing.assert_array_equal(ours, model.apply(params, x))
 
 
 def test_layers():

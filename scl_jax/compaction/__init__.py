@@ -99,6 +99,11 @@ def compact(
   shapes of inputs and outputs stay. Dropped features need no gradient, and
   constants become part of the biases, so the small model may be trained on.
 
+  A `scan` whose steps have at most 1,000 equations in all is written out, so
+  that recurrent units can go; features that a longer loop touches stay. Where a
+  reshape splits an axis, into heads say, either whole heads may go or features
+  within heads, in all of the network: whichever leaves less.
+
   Args:
     fn: Any function `fn(params, *inputs)` that JAX can trace: a forward pass.
     params: Its params: any pytree of arrays, BatchNorm's statistics included.

@@ -17,13 +17,13 @@
 `trace(fn, params, *inputs)` follows any function of arrays, whatever library it
 is written in. Nested calls (`jit`, `checkpoint`, `custom_jvp`, `custom_vjp`)
 are opened, so that what remains is a list of primitives in the order in which
-they run. What may not be opened stays one node: a `scan`, a `cond`, a
-`while_loop`.
+they run; a `scan` that is short is written out. What may not be opened stays
+one node: a longer `scan`, a `cond`, a `while_loop`.
 
 A variable is a number; its shape, dtype and maker are looked up in the graph.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from jax.extend import core
 import jax.numpy as jnp
 
 from scl_jax import tree as tree_lib
+from scl_jax.graph import scans
 
 PyTree = tree_lib.PyTree
 
@@ -219,7 +220,11 @@ def _inline(
   for eqn in jaxpr.eqns:
     name = eqn.primitive.name
     body, body_consts = _body(eqn)
-    if body is None:
+    if name == 'scan' and scans.is_short(eqn):
+      closed = scans.written_out(eqn)
+      inputs = [read(v) for v in eqn.invars]
+      outputs = _inline(graph, closed.jaxpr, closed.consts, inputs, with_rules)
+    elif body is None:
       bind, variables = _binder(eqn)
       inputs = tuple(read(v) for v in variables)
       outputs = tuple(_new(graph, v.aval) for v in eqn.outvars)
@@ -292,22 +297,12 @@ def _binder(
 ) -> tuple[Callable[..., Sequence[Any]], Sequence[Any]]:
   """How to run a primitive on its own, and on which variables."""
   primitive = eqn.primitive
-  if holds_body(eqn.params):
+  if scans.holds_body(eqn.params):
     run = _alone(eqn)
     return (lambda *values, **_: run(*values)), _variables(eqn)
   if primitive.multiple_results:
     return (lambda *values, **p: primitive.bind(*values, **p)), eqn.invars
   return (lambda *values, **p: [primitive.bind(*values, **p)]), eqn.invars
-
-
-def holds_body(params: Mapping[str, Any]) -> bool:
-  """Whether the parameters of a primitive hold what it runs, as a `scan`'s."""
-  values = [
-    item
-    for value in params.values()
-    for item in (value if isinstance(value, (tuple, list)) else (value,))
-  ]
-  return any(isinstance(v, (core.Jaxpr, core.ClosedJaxpr)) for v in values)
 
 
 def _rule(eqn: core.JaxprEqn) -> Graph:
