@@ -75,7 +75,8 @@ def compile(
     batch_sizes: The sizes of batches that it will see; the example inputs must
       then have the batch as axis 0. `None` for the example inputs' shapes.
     tolerance: The largest accepted difference from `fn`, relative to the
-      largest output.
+      largest output that is finite; a NaN or an infinity of `fn` must be the
+      same here, and nothing else may become one.
 
   Returns:
     The `Network`; printed, it says what it does.
