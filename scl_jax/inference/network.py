@@ -94,7 +94,7 @@ class Network:
       *inputs: As `fn` takes them, of shapes that it was compiled for.
 
     Returns:
-      What `fn` returns, of NumPy arrays.
+      What `fn` returns, of new NumPy arrays, which are the caller's.
 
     Raises:
       ValueError: If it was not compiled for such shapes.
@@ -294,7 +294,8 @@ def _by_xla(model: Model, inputs: Sequence[PyTree]) -> _Run:
 
   def run(leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
     outputs = compiled(params, *jax.tree.unflatten(treedef, leaves))
-    return [np.asarray(output) for output in jax.tree.leaves(outputs)]
+    # Copies: what JAX holds may only be read.
+    return [np.array(output) for output in jax.tree.leaves(outputs)]
 
   return run
 
