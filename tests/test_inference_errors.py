@@ -30,6 +30,7 @@ pytest.importorskip('numba')
 
 W = np.random.default_rng(2).normal(size=(6, 6)).astype(np.float32)
 UNSUPPORTED = {
+  r"'top_k'\. Run": lambda p, x: lax.top_k(x @ p, 2),
   'sort': lambda p, x: jnp.sort(x @ p),
   'gather': lambda p, x: (x @ p)[jnp.argsort(p[0])],
   'scan': lambda p, x: lax.scan(lambda c, r: (c, r @ p), 0, x)[1],
@@ -63,6 +64,22 @@ def test_errors():
     )
   with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
     inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)
+
+
+@pytest.mark.parametrize(
+  'sizes', [[], [0], [4, -1], [2.0], [True], ['2'], [None], 2, '2'], ids=str
+)
+def test_batch_sizes_are_checked(sizes):
+  arguments = (lambda p, x: x @ p, jnp.asarray(W), None, np.ones((1, 6)))
+  with pytest.raises(ValueError, match=r'batch_sizes must be .* >= 1') as error:
+    inference.compile(*arguments, batch_sizes=sizes)
+  assert f'got {sizes!r}.' in str(error.value)
+
+
+def test_batch_sizes_of_numpy():
+  arguments = (lambda p, x: x @ p, jnp.asarray(W), None, np.ones((1, 6)))
+  network = inference.compile(*arguments, batch_sizes=np.array([2, 3]))
+  assert list(network.plans) == [((2, 6),), ((3, 6),)]
 
 
 INF, NAN = math.inf, math.nan
