@@ -259,10 +259,7 @@ def test_onnx_of_padded_features(tmp_path, value):
     )
 
 
-def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
-  jax2onnx = pytest.importorskip('jax2onnx')
-  pytest.importorskip('onnxruntime')
-  fn, params, inputs = _network()
+def _translate_wrongly(monkeypatch, jax2onnx):
   translate = jax2onnx.to_onnx
   monkeypatch.setattr(
     jax2onnx,
@@ -271,9 +268,35 @@ def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
       lambda x: network(x) * 1.001, *args, **kwargs
     ),
   )
+
+
+def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
+  jax2onnx = pytest.importorskip('jax2onnx')
+  pytest.importorskip('onnxruntime')
+  fn, params, inputs = _network()
+  _translate_wrongly(monkeypatch, jax2onnx)
   with pytest.raises(RuntimeError, match=r'does not translate.* others\.'):
     scl_jax.save_onnx(tmp_path / 'network.onnx', fn, params, inputs)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_hide_no_others(
+  tmp_path, monkeypatch, value
+):
+  jax2onnx = pytest.importorskip('jax2onnx')
+  onnxruntime = pytest.importorskip('onnxruntime')
+  fn = lambda params, x: jnp.where(x < 0, jnp.float32(value), x * params)
+  inputs = np.array([[-1.0, 2.0], [3.0, -4.0]], np.float32)
+  arguments = (tmp_path / 'network', fn, jnp.float32(2), inputs)
+  scl_jax.save_onnx(*arguments)
+  session = onnxruntime.InferenceSession(tmp_path / 'network')
+  (outputs,) = session.run(None, {'in_0': inputs})
+  np.testing.assert_array_equal(outputs, [[value, 4], [6, value]])
+
+  _translate_wrongly(monkeypatch, jax2onnx)
+  with pytest.raises(RuntimeError, match=r'does not translate.* others\.'):
+    scl_jax.save_onnx(*arguments)
 
 
 def test_what_jax2onnx_cannot_translate(tmp_path):
