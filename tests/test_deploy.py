@@ -123,6 +123,71 @@ def test_stablehlo_of_several_inputs_from_shapes(tmp_path):
   np.testing.assert_array_equal(outputs['z'], [3, 0, 1])
 
 
+def _of_trees(params, inputs, pair):
+  hidden = inputs['x'] @ params['w'] + inputs['more'][0]
+  return {'y': hidden * pair[1], 'z': params['table'][pair[0]]}
+
+
+def _trees(batch):
+  """What NumPy makes without dtypes: float64 and int64."""
+  rng = np.random.default_rng(0)
+  params = {'w': jnp.asarray(rng.normal(size=(3, 2))), 'table': jnp.arange(4.0)}
+  inputs = {'x': rng.normal(size=(batch, 3)), 'more': [np.ones((batch, 2))]}
+  return params, inputs, (np.arange(batch), rng.normal(size=(batch, 1)))
+
+
+@pytest.mark.parametrize('of_shapes', [False, True])
+def test_stablehlo_of_pytrees(tmp_path, of_shapes):
+  pytest.importorskip('flatbuffers')
+  params, *inputs = _trees(4)
+  shapes = jax.eval_shape(lambda x: x, inputs) if of_shapes else inputs
+  scl_jax.save_stablehlo(tmp_path / 'network', _of_trees, params, *shapes)
+  code = """
+    import jax
+    with open('network', 'rb') as file:
+      program = jax.export.deserialize(bytearray(file.read()))
+    inputs = np.load('inputs.npz').values()
+    for batch in (1, 3, 4):
+      x, more, index, scale = (array[:batch] for array in inputs)
+      outputs = program.call({'more': [more], 'x': x}, (index, scale))
+      assert list(outputs) == ['y', 'z']
+      np.savez(f'outputs{batch}', **outputs)
+  """
+  tree, (index, scale) = inputs
+  np.savez(tmp_path / 'inputs', tree['x'], tree['more'][0], index, scale)
+  _run(code, tmp_path)
+  for batch in (1, 3, 4):
+    outputs = np.load(tmp_path / f'outputs{batch}.npz')
+    _check_trees(outputs['y'], outputs['z'], params, inputs, batch)
+
+
+@pytest.mark.parametrize('of_shapes', [False, True])
+def test_onnx_of_pytrees(tmp_path, of_shapes):
+  pytest.importorskip('jax2onnx')
+  onnxruntime = pytest.importorskip('onnxruntime')
+  params, *inputs = _trees(4)
+  shapes = jax.eval_shape(lambda x: x, inputs) if of_shapes else inputs
+  scl_jax.save_onnx(tmp_path / 'network', _of_trees, params, *shapes)
+  session = onnxruntime.InferenceSession(tmp_path / 'network')
+  tree, (index, scale) = inputs
+  for batch in (1, 3, 4):
+    feed = {
+      'in_0/x': tree['x'][:batch].astype(np.float32),
+      'in_0/more/0': tree['more'][0][:batch].astype(np.float32),
+      'in_1/0': index[:batch].astype(np.int32),
+      'in_1/1': scale[:batch].astype(np.float32),
+    }
+    _check_trees(*session.run(None, feed), params, inputs, batch)
+
+
+def _check_trees(y, z, params, inputs, batch):
+  tree, (index, scale) = inputs
+  hidden = tree['x'] @ np.asarray(params['w'], np.float64) + tree['more'][0]
+  assert y.shape == (batch, 2)
+  np.testing.assert_allclose(y, (hidden * scale)[:batch], rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(z, index[:batch])
+
+
 def test_onnx_runs_elsewhere(tmp_path, capfd, caplog):
   pytest.importorskip('jax2onnx')
   pytest.importorskip('onnxruntime')
@@ -194,19 +259,44 @@ def test_onnx_of_padded_features(tmp_path, value):
     )
 
 
-def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
-  jax2onnx = pytest.importorskip('jax2onnx')
-  pytest.importorskip('onnxruntime')
-  fn, params, inputs = _network()
+def _translate_wrongly(monkeypatch, jax2onnx):
   translate = jax2onnx.to_onnx
   monkeypatch.setattr(
     jax2onnx,
     'to_onnx',
-    lambda network, specs: translate(lambda x: network(x) * 1.001, specs),
+    lambda network, *args, **kwargs: translate(
+      lambda x: network(x) * 1.001, *args, **kwargs
+    ),
   )
+
+
+def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
+  jax2onnx = pytest.importorskip('jax2onnx')
+  pytest.importorskip('onnxruntime')
+  fn, params, inputs = _network()
+  _translate_wrongly(monkeypatch, jax2onnx)
   with pytest.raises(RuntimeError, match=r'does not translate.* others\.'):
     scl_jax.save_onnx(tmp_path / 'network.onnx', fn, params, inputs)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_hide_no_others(
+  tmp_path, monkeypatch, value
+):
+  jax2onnx = pytest.importorskip('jax2onnx')
+  onnxruntime = pytest.importorskip('onnxruntime')
+  fn = lambda params, x: jnp.where(x < 0, jnp.float32(value), x * params)
+  inputs = np.array([[-1.0, 2.0], [3.0, -4.0]], np.float32)
+  arguments = (tmp_path / 'network', fn, jnp.float32(2), inputs)
+  scl_jax.save_onnx(*arguments)
+  session = onnxruntime.InferenceSession(tmp_path / 'network')
+  (outputs,) = session.run(None, {'in_0': inputs})
+  np.testing.assert_array_equal(outputs, [[value, 4], [6, value]])
+
+  _translate_wrongly(monkeypatch, jax2onnx)
+  with pytest.raises(RuntimeError, match=r'does not translate.* others\.'):
+    scl_jax.save_onnx(*arguments)
 
 
 def test_what_jax2onnx_cannot_translate(tmp_path):
@@ -222,7 +312,16 @@ def test_what_jax2onnx_cannot_translate(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'inputs', [(), (1.0,), (np.ones((2, 3)), np.ones((3, 3)))], ids=str
+  'inputs',
+  [
+    (),
+    (1.0,),
+    ([1.0, 2.0],),
+    (np.ones((2, 3)), np.ones((3, 3))),
+    ({'a': np.ones((2, 3)), 'b': np.ones((3, 3))},),
+    ({'a': np.ones((2, 3)), 'b': 1.0},),
+  ],
+  ids=['none', 'scalar', 'scalars', 'batches', 'batches-of-tree', 'no-batch'],
 )
 @pytest.mark.parametrize('save', [scl_jax.save_stablehlo, scl_jax.save_onnx])
 def test_inputs_need_a_batch(tmp_path, save, inputs):

@@ -15,6 +15,7 @@
 """Networks outside JAX: the outputs are JAX's, whatever way is taken."""
 
 from concurrent import futures
+import math
 
 import equinox as eqx
 from flax import linen as nn
@@ -318,6 +319,24 @@ def test_several_inputs_of_several_dtypes(monkeypatch):
     np.testing.assert_array_equal(product, np.full((4, 2), 3.0))
     assert product.dtype == np.float32
     np.testing.assert_array_equal(integers, [1, 2, 3])
+
+
+def test_outputs_are_the_callers_whatever_way_is_taken(monkeypatch):
+  fn = lambda p, x: (x, x @ p, p, x.T, x)
+  params, x = jnp.asarray(W), np.eye(6, dtype=np.float32)
+  ways = set()
+  for gain in (0, math.inf):  # XLA, the engine
+    monkeypatch.setattr(program_lib, 'GAIN', gain)
+    network = inference.compile(fn, params, None, x, batch_sizes=[6])
+    ways |= {plan.way for plan in network.plans.values()}
+    for output in network(x):
+      output += 1
+    np.testing.assert_array_equal(x, np.eye(6))
+    wanted = (x, W, W, x, x)
+    for output, expected in zip(network(x), wanted, strict=True):
+      np.testing.assert_allclose(output, expected, rtol=1e-5)
+  assert 'engine' in ways
+  assert len(ways) == 2
 
 
 def test_outputs_stay_and_threads_take_turns():

@@ -14,17 +14,23 @@
 # ==============================================================================
 """What sparse inference refuses, and says of it."""
 
+import dataclasses
+import math
+
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scl_jax import compaction
 from scl_jax import inference
+from scl_jax.inference import network as network_lib
 
 pytest.importorskip('numba')
 
 W = np.random.default_rng(2).normal(size=(6, 6)).astype(np.float32)
 UNSUPPORTED = {
+  r"'top_k'\. Run": lambda p, x: lax.top_k(x @ p, 2),
   'sort': lambda p, x: jnp.sort(x @ p),
   'gather': lambda p, x: (x @ p)[jnp.argsort(p[0])],
   'while': lambda p, x: lax.while_loop(lambda h: h.sum() > 0, jnp.sin, x @ p),
@@ -58,3 +64,81 @@ def test_errors():
     )
   with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
     inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)
+
+
+@pytest.mark.parametrize(
+  'sizes', [[], [0], [4, -1], [2.0], [True], ['2'], [None], 2, '2'], ids=str
+)
+def test_batch_sizes_are_checked(sizes):
+  arguments = (lambda p, x: x @ p, jnp.asarray(W), None, np.ones((1, 6)))
+  with pytest.raises(ValueError, match=r'batch_sizes must be .* >= 1') as error:
+    inference.compile(*arguments, batch_sizes=sizes)
+  assert f'got {sizes!r}.' in str(error.value)
+
+
+def test_batch_sizes_of_numpy():
+  arguments = (lambda p, x: x @ p, jnp.asarray(W), None, np.ones((1, 6)))
+  network = inference.compile(*arguments, batch_sizes=np.array([2, 3]))
+  assert list(network.plans) == [((2, 6),), ((3, 6),)]
+
+
+INF, NAN = math.inf, math.nan
+
+
+@pytest.mark.parametrize(
+  ('output', 'expected', 'difference'),
+  [
+    ([1, 5], [1, 4], 0.25),
+    ([0.5], [0], 0.5),
+    ([], [], 0),
+    ([NAN, 5], [1, 1], INF),
+    ([1, 5], [NAN, 5], INF),
+    ([NAN, 5], [5, NAN], INF),
+    ([INF, 5], [5, 5], INF),
+    ([5, 5], [-INF, 5], INF),
+    ([INF], [-INF], INF),
+    ([NAN], [INF], INF),
+    ([NAN, INF, -INF, 5], [NAN, INF, -INF, 5], 0),
+    ([NAN, INF, -INF, 5], [NAN, INF, -INF, 4], 0.25),
+    ([True, False], [True, True], 1),
+    ([3 + 4j], [3 + 5j], 1 / abs(3 + 5j)),
+    ([[1.0]], [1.0], INF),
+  ],
+)
+def test_differences(output, expected, difference):
+  same = np.zeros(2)
+  outputs, wanted = ([same, np.array(x), same] for x in (output, expected))
+  found = network_lib._difference(outputs, wanted)
+  assert found == pytest.approx(difference)
+
+
+def put(value):
+  """Replaces two entries."""
+  return lambda y: jnp.where(np.eye(2, 6) > 0, value, y)
+
+
+@pytest.mark.parametrize(
+  ('last', 'spoil', 'difference'),
+  [
+    (lambda y: y, lambda y: 1.01 * y, '1.0e-02'),
+    (lambda y: y, put(NAN), 'inf'),
+    (lambda y: y, put(INF), 'inf'),
+    (lambda y: jnp.where(y > 0, y, jnp.nan), jnp.nan_to_num, 'inf'),
+    (put(NAN), lambda y: 1.01 * y, '1.0e-02'),
+  ],
+)
+def test_a_wrong_compaction_is_found(monkeypatch, last, spoil, difference):
+  compact = compaction.compact
+
+  def wrong(fn, *args, **kwargs):
+    small = compact(fn, *args, **kwargs)
+    return dataclasses.replace(small, fn=lambda p, x: spoil(small.fn(p, x)))
+
+  def fn(p, x):
+    return last(x @ p)
+
+  x = np.ones((2, 6), np.float32)
+  inference.compile(fn, jnp.asarray(W), None, x)
+  monkeypatch.setattr(compaction, 'compact', wrong)
+  with pytest.raises(ArithmeticError, match=f'differs .* by {difference}'):
+    inference.compile(fn, jnp.asarray(W), None, x)

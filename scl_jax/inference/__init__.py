@@ -72,18 +72,20 @@ def compile(
     params: Its params: any pytree of arrays, BatchNorm's statistics included.
     masks: As `scl_jax.get_masks` gives them; `None` at other leaves, or at all.
     *example_inputs: Inputs of the kind that it will see.
-    batch_sizes: The sizes of batches that it will see; the example inputs must
-      then have the batch as axis 0. `None` for the example inputs' shapes.
+    batch_sizes: The sizes of batches that it will see, whole numbers >= 1; the
+      example inputs must then have the batch as axis 0. `None` for the example
+      inputs' shapes.
     tolerance: The largest accepted difference from `fn`, relative to the
-      largest output.
+      largest output that is finite; a NaN or an infinity of `fn` must be the
+      same here, and nothing else may become one.
 
   Returns:
     The `Network`; printed, it says what it does.
 
   Raises:
     ImportError: Without numba.
-    ValueError: If trees do not fit, params are not finite, or there is no axis
-      for a batch.
+    ValueError: If trees do not fit, params are not finite, there is no axis
+      for a batch, or `batch_sizes` are no sizes.
     UnsupportedError: If there is an operation that is not supported.
     ArithmeticError: If the outputs differ by more than `tolerance`.
 
@@ -95,6 +97,7 @@ def compile(
     >>> network(np.ones((8, 64), np.float32)).sum()
     np.float32(512.0)
   """
+  _check_sizes(batch_sizes)
   masked = masks_lib.apply_masks(params, masks)
   small = compaction.compact(fn, params, masks, *example_inputs, verify=False)
   planned = {}
@@ -108,6 +111,24 @@ def compile(
       tolerance=tolerance,
     )
   return Network(planned)
+
+
+def _check_sizes(batch_sizes: Any) -> None:
+  """Raises unless they are sizes of batches, or `None`."""
+  sizes = list(batch_sizes) if np.iterable(batch_sizes) else []
+  if batch_sizes is not None and not (
+    sizes
+    and all(
+      isinstance(size, (int, np.integer))
+      and not isinstance(size, bool)
+      and size >= 1
+      for size in sizes
+    )
+  ):
+    raise ValueError(
+      'batch_sizes must be a sequence of whole numbers >= 1, such as [1, 32], '
+      f"or None for the example inputs' shapes; got {batch_sizes!r}."
+    )
 
 
 def _of_sizes(

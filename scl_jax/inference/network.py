@@ -94,7 +94,7 @@ class Network:
       *inputs: As `fn` takes them, of shapes that it was compiled for.
 
     Returns:
-      What `fn` returns, of NumPy arrays.
+      What `fn` returns, of new NumPy arrays, which are the caller's.
 
     Raises:
       ValueError: If it was not compiled for such shapes.
@@ -154,14 +154,14 @@ def plan(
     inputs: Example inputs.
     may_split: Whether axis 0 of all inputs is a batch.
     tolerance: The largest accepted difference of outputs, relative to the
-      largest output.
+      largest that is finite; what is not finite must be the same.
 
   Returns:
     The plan, and how to run it.
 
   Raises:
     UnsupportedError: If there is an operation that is not supported.
-    ArithmeticError: If the engine's outputs differ by more.
+    ArithmeticError: If the outputs of another way than `dense` differ by more.
   """
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
   by_xla = {
@@ -171,13 +171,17 @@ def plan(
   expected = by_xla['dense'](leaves)
   whole = _Split(None, 1)
   engines = {whole: _engine(compact, inputs, whole)}
-  difference = _difference(engines[whole].run(leaves), expected)
-  if not difference <= tolerance:
-    raise ArithmeticError(
-      f'The engine differs from the function by {difference:.1e}, more than '
-      f'the tolerance {tolerance:.1e}. If the function amplifies rounding '
-      'that much, give a larger one; if not, this is a bug of ours.'
-    )
+  for name, run in {
+    'The compact function': by_xla['compact'],
+    'The engine': engines[whole].run,
+  }.items():
+    difference = _difference(run(leaves), expected)
+    if not difference <= tolerance:
+      raise ArithmeticError(
+        f'{name} differs from the function by {difference:.1e}, more than the '
+        f'tolerance {tolerance:.1e}. If the function amplifies rounding that '
+        'much, give a larger one; if not, this is a bug of ours.'
+      )
   for split in _splits(len(leaves[0])) if may_split else ():
     engine = _engine(compact, inputs, split)
     # It also tells whether the function treats each example by itself.
@@ -290,7 +294,8 @@ def _by_xla(model: Model, inputs: Sequence[PyTree]) -> _Run:
 
   def run(leaves: Sequence[np.ndarray]) -> list[np.ndarray]:
     outputs = compiled(params, *jax.tree.unflatten(treedef, leaves))
-    return [np.asarray(output) for output in jax.tree.leaves(outputs)]
+    # Copies: what JAX holds may only be read.
+    return [np.array(output) for output in jax.tree.leaves(outputs)]
 
   return run
 
@@ -298,12 +303,25 @@ def _by_xla(model: Model, inputs: Sequence[PyTree]) -> _Run:
 def _difference(
   outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]
 ) -> float:
-  """The largest difference, relative to the largest entry of each output."""
+  """The largest difference, relative to the largest entry of each output.
+
+  A NaN is as far from everything but a NaN as can be, an infinity from
+  everything but the same infinity.
+  """
   worst = 0.0
   for output, wanted in zip(outputs, expected, strict=True):
     if output.shape != wanted.shape:
       return np.inf
-    wide = np.asarray(wanted, np.float64)
-    scale = np.abs(wide).max(initial=0) or 1.0
-    worst = max(worst, float(np.abs(output - wide).max(initial=0) / scale))
+    got, wide = (
+      np.asarray(x, np.promote_types(x.dtype, np.float64))
+      for x in (output, wanted)
+    )
+    finite = np.isfinite(wide)
+    if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(
+      got[~finite], wide[~finite], equal_nan=True
+    ):
+      return np.inf
+    scale = np.abs(wide[finite]).max(initial=0) or 1.0
+    gap = np.abs(got[finite] - wide[finite]).max(initial=0)
+    worst = max(worst, float(gap / scale))
   return worst

@@ -159,9 +159,11 @@ class _Builder:
         zip(node.outputs, map(layout.bare, parts), strict=True)
       )
       return frozenset()
-    if len(node.outputs) != 1 or node.name == 'conv_general_dilated':
+    if node.name == 'conv_general_dilated':
       why = _reason(node, sides) or ' of these dtypes'
       raise errors.unsupported(node, why)
+    if len(node.outputs) != 1:
+      raise errors.unsupported(node)
     (variable,) = node.outputs
     seen = movement.view(node, operands[0])
     if seen is not None:
