@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import scl_jax
+from scl_jax.compaction import certificates
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
 
@@ -252,3 +253,20 @@ def test_mixed_precision_is_not_blamed(dtype):
   # The certificate looks at random inputs, too.
   assert found.rounding >= 0.99 * rounding
   assert max(found.difference64, found.difference32) <= 4 * found.rounding
+
+
+@pytest.mark.parametrize(
+  ('before', 'after', 'difference'),
+  [
+    ([np.inf, 4.0], [np.inf, 5.0], 0.25),
+    ([np.inf, 4.0], [-np.inf, 4.0], np.inf),
+    ([np.nan, 0.5], [np.nan, 1.0], 0.5),
+    ([np.nan, 0.5], [0.5, np.nan], np.inf),
+  ],
+)
+def test_the_certificate_sees_what_is_beside_infinities(
+  before, after, difference
+):
+  arrays = np.array(before), np.array(after)
+  found = certificates._difference(*([array] for array in arrays))
+  assert found == difference
