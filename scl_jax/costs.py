@@ -20,7 +20,9 @@ the model is written in: this module follows each leaf of `params`, and what is
 computed from params alone, to the products with the data.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import collections
+from collections.abc import Callable, Sequence
+import enum
 import math
 from typing import Any
 
@@ -30,8 +32,24 @@ import jax.numpy as jnp
 
 from scl_jax import tree as tree_lib
 from scl_jax.graph import layering
+from scl_jax.graph import origins
 
 PyTree = tree_lib.PyTree
+
+
+class _Kind(enum.Enum):
+  CONSTANT = enum.auto()
+  DATA = enum.auto()
+
+
+# What a variable is computed from: constants, params (and of these the largest
+# leaf), or inputs.
+_Source = origins.Origin | _Kind
+# By the positions of the leaves that share them.
+_Macs = collections.Counter[tuple[int, ...]]
+
+# A loop's predicate; what a scatter does to two scalars.
+_NO_BODIES = ('cond_jaxpr', 'update_jaxpr', 'select_jaxpr', 'scatter_jaxpr')
 
 
 def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
@@ -42,8 +60,15 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
   included, the holes of a transposed convolution not; a scan counts as often as
   it runs, of a `cond` the dearest branch. The body of a `while_loop` counts
   once, as its length is not known. A leaf is followed through all that is
-  computed from params and constants alone, `weights * masks` say; a mask that
-  varies belongs into `params`, not among the inputs.
+  computed from params and constants alone, `weights * masks` say, where the
+  largest leaf counts; a mask that varies belongs into `params`, not among the
+  inputs.
+
+  Each product counts once, that of data with data for no leaf. Where params
+  alone determine both operands, one is activations, with no cost: it has been
+  through a product, or else its leaf has fewer axes longer than 1, such as a
+  bias or a learned start of a scan. If neither is more so than the other, as in
+  `a @ b` of a low-rank addition, the two leaves share the product equally.
 
   Args:
     fn: A function `fn(params, *inputs)`, such as a model's forward pass.
@@ -52,7 +77,7 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
 
   Returns:
     A tree like `params` of floats: MACs of the leaf's products, divided by its
-    number of entries; 0.0 where a leaf enters no product.
+    number of entries; 0.0 where a leaf has no product.
 
   Example:
     >>> params = {'w': jnp.ones((3, 2)), 'b': jnp.ones(2)}
@@ -60,83 +85,98 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
     {'b': 0.0, 'w': 1.0}
   """
   leaves, treedef = jax.tree.flatten(params)
-  sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
+  shapes = [jnp.shape(leaf) for leaf in leaves]
   jaxpr = jax.make_jaxpr(fn)(params, *inputs).jaxpr
-  origins = dict(zip(jaxpr.invars, range(len(leaves)), strict=False))
-  data = set(jaxpr.invars[len(leaves) :])
-  macs = [0.0] * len(leaves)
-  for index, count in _products(jaxpr, origins, data, sizes):
-    macs[index] += count
+  given = [origins.Origin(i, shape) for i, shape in enumerate(shapes)]
+  data = [_Kind.DATA] * (len(jaxpr.invars) - len(given))
+  macs, _ = _walk(jaxpr, [*given, *data])
+  totals = [0.0] * len(leaves)
+  for sharing, count in macs.items():
+    for leaf in sharing:
+      totals[leaf] += count / len(sharing)
   return jax.tree.unflatten(
-    treedef, [m / max(1, size) for m, size in zip(macs, sizes, strict=True)]
+    treedef,
+    [t / max(1, math.prod(s)) for t, s in zip(totals, shapes, strict=True)],
   )
 
 
-def _products(
-  jaxpr: core.Jaxpr,
-  origins: dict[Any, int],
-  data: set[Any],
-  sizes: list[int],
-) -> Iterator[tuple[int, float]]:
-  """Yields (leaf, MACs) for each product that a leaf enters.
+def _walk(
+  jaxpr: core.Jaxpr, given: Sequence[_Source]
+) -> tuple[_Macs, list[_Source]]:
+  """The MACs of each leaf, and what the results are computed from."""
+  macs: _Macs = collections.Counter()
+  sources = dict(zip(jaxpr.invars, given, strict=True))
 
-  `origins` maps variables to the leaves that they come from, `data` holds the
-  variables that depend on the inputs; both are extended.
-  """
+  def read(atoms: Sequence[Any]) -> list[_Source]:
+    return [
+      _Kind.CONSTANT
+      if isinstance(atom, core.Literal)
+      else sources.get(atom, _Kind.CONSTANT)
+      for atom in atoms
+    ]
+
   for eqn in jaxpr.eqns:
-    name = eqn.primitive.name
-    variables = [v for v in eqn.invars if not isinstance(v, core.Literal)]
-    found = {origins[v] for v in variables if v in origins}
-    has_data = any(v in data for v in variables)
+    operands = read(eqn.invars)
     bodies = _bodies(eqn)
     if bodies:
-      options = [list(_call(eqn, b, origins, data, sizes)) for b in bodies]
-      repeats = eqn.params['length'] if name == 'scan' else 1
-      for index, count in max(options, key=lambda o: sum(c for _, c in o)):
-        yield index, repeats * count
-      continue
-    if name in ('dot_general', 'conv_general_dilated'):
-      for index in found:
-        yield index, _macs(eqn)
-    if found and not has_data:
-      # A mask that is a leaf of its own is not larger than the weights.
-      largest = max(sorted(found), key=lambda index: sizes[index])
-      origins.update(dict.fromkeys(eqn.outvars, largest))
-    if has_data:
-      data.update(eqn.outvars)
+      options = [_run(eqn, body, operands) for body in bodies]
+      macs += max((found for found, _ in options), key=lambda m: m.total())
+      ends = [results for _, results in options]
+      results = [_join(eqn, end) for end in zip(*ends, strict=True)]
+    else:
+      name = eqn.primitive.name
+      found = [o for o in operands if isinstance(o, origins.Origin)]
+      if found and name in origins.PRODUCTS:
+        weights = origins.of_weights(name, found)
+        macs[tuple(o.leaf for o in weights)] += _macs(eqn)
+      results = [_join(eqn, operands)] * len(eqn.outvars)
+    sources.update(zip(eqn.outvars, results, strict=True))
+  return macs, read(jaxpr.outvars)
 
 
-def _call(
-  eqn: core.JaxprEqn,
-  body: core.Jaxpr,
-  origins: dict[Any, int],
-  data: set[Any],
-  sizes: list[int],
-) -> Iterator[tuple[int, float]]:
-  """`_products` of a body; `origins` and `data` get what it returns."""
-  # Leading operands that the body does not see, such as a predicate.
-  operands = eqn.invars[len(eqn.invars) - len(body.invars) :]
-  pairs = [
-    (inner, outer)
-    for inner, outer in zip(body.invars, operands, strict=True)
-    if not isinstance(outer, core.Literal)
-  ]
-  inner_origins = {i: origins[o] for i, o in pairs if o in origins}
-  inner_data = {i for i, o in pairs if o in data}
-  if inner_data:  # what a loop carries becomes data in the first round
-    carried = body.invars[_carried(eqn, body)]
-    inner_data.update(v for v in carried if v not in inner_origins)
-  yield from _products(body, inner_origins, inner_data, sizes)
+def _join(eqn: core.JaxprEqn, operands: Sequence[_Source]) -> _Source:
+  """What a result is computed from."""
+  if _Kind.DATA in operands:
+    return _Kind.DATA
+  found = [o for o in operands if isinstance(o, origins.Origin)]
+  if not found:
+    return _Kind.CONSTANT
+  return origins.of_result(eqn.primitive.name, found)
+
+
+def _run(
+  eqn: core.JaxprEqn, body: core.Jaxpr, operands: Sequence[_Source]
+) -> tuple[_Macs, list[_Source]]:
+  """`_walk` of a body, of a loop's body as if the loop were unrolled."""
+  # Without leading operands that the body does not see, such as a predicate.
+  given = tuple(operands[len(operands) - len(body.invars) :])
   if len(body.outvars) != len(eqn.outvars):
-    data.update(eqn.outvars)
-    return
-  for outer, inner in zip(eqn.outvars, body.outvars, strict=True):
-    if isinstance(inner, core.Literal):
-      continue
-    if inner in inner_origins:
-      origins[outer] = inner_origins[inner]
-    if inner in inner_data:
-      data.add(outer)
+    return _walk(body, given)[0], [_Kind.DATA] * len(eqn.outvars)
+  name = eqn.primitive.name
+  carried = range(len(given))[_carried(eqn, body)]
+  kept = len(carried)
+  rounds = {'scan': eqn.params.get('length'), 'while': kept + 1}.get(name, 1)
+  results = [given[i] for i in carried]
+  results += [_Kind.CONSTANT] * (len(eqn.outvars) - kept)
+  macs: _Macs = collections.Counter()
+  found = macs
+  walked = {}  # a loop that swaps what it carries comes back to the same
+  while rounds:
+    if given not in walked:
+      walked[given] = _walk(body, given)
+    found, out = walked[given]
+    following = list(given)
+    for i, source in zip(carried, out, strict=False):
+      following[i] = source
+    # From here on all rounds are alike.
+    repeats = rounds if tuple(following) == given else 1
+    for leaves, count in found.items():
+      macs[leaves] += repeats * count
+    stacked = zip(results[kept:], out[kept:], strict=True)
+    results = out[:kept] + [_join(eqn, pair) for pair in stacked]
+    given = tuple(following)
+    rounds -= repeats
+  return (found if name == 'while' else macs), results
 
 
 def _carried(eqn: core.JaxprEqn, body: core.Jaxpr) -> slice:
@@ -157,10 +197,10 @@ def _same_rank(inside: Sequence[Any], outside: Sequence[Any]) -> int:
   )
 
 
-def _macs(eqn: core.JaxprEqn) -> float:
+def _macs(eqn: core.JaxprEqn) -> int:
   variables: list[Any] = [*eqn.invars[:2], eqn.outvars[0]]
   shapes = [v.aval.shape for v in variables]
-  return float(layering.macs(eqn.primitive.name, eqn.params, *shapes))
+  return layering.macs(eqn.primitive.name, eqn.params, *shapes)
 
 
 def _bodies(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
@@ -169,7 +209,7 @@ def _bodies(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
   return [
     jaxpr
     for key, value in values
-    if key != 'cond_jaxpr'
+    if key not in _NO_BODIES
     for item in (value if isinstance(value, (tuple, list)) else (value,))
     for jaxpr in [item.jaxpr if isinstance(item, core.ClosedJaxpr) else item]
     if isinstance(jaxpr, core.Jaxpr) and len(jaxpr.invars) <= len(eqn.invars)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from scl_jax.graph import labelling
 from scl_jax.graph import nodes
+from scl_jax.graph import origins as origins_lib
 
 
 class Layer(NamedTuple):
@@ -74,7 +75,7 @@ def layers(graph: nodes.Graph) -> list[Layer]:
   found = []
   for index, site in enumerate(body.sites):
     node = site.node
-    if node.name not in ('dot_general', 'conv_general_dilated'):
+    if node.name not in origins_lib.PRODUCTS:
       continue
     sides = [
       side
@@ -84,7 +85,7 @@ def layers(graph: nodes.Graph) -> list[Layer]:
     if len(sides) != 1:  # both: no product with data, none: data alone
       continue
     (side,) = sides
-    leaf = origins[node.inputs[side]]
+    leaf = origins[node.inputs[side]].leaf
     summed = _summed(node, side)
     kept = site.in_labels[side]
     through = {id(ids) for ids in site.out_labels[0] if ids is not None}
@@ -148,17 +149,18 @@ def macs(
   return math.prod(out) * math.prod(right) // filters // holes
 
 
-def _origins(graph: nodes.Graph) -> dict[int, int]:
+def _origins(graph: nodes.Graph) -> dict[int, origins_lib.Origin]:
   """The leaf that each variable made of params alone comes from."""
-  origins = {variable: i for i, variable in enumerate(graph.leaves)}
+  origins = {
+    variable: origins_lib.Origin(i, graph.shape(variable))
+    for i, variable in enumerate(graph.leaves)
+  }
   constant = graph.from_params()
   for node in graph.nodes:
-    leaves = [origins[v] for v in node.inputs if v in origins]
-    if leaves and all(v in constant for v in node.inputs):
-      largest = max(
-        leaves, key=lambda leaf: math.prod(graph.shape(graph.leaves[leaf]))
-      )
-      origins.update(dict.fromkeys(node.outputs, largest))
+    found = [origins[v] for v in node.inputs if v in origins]
+    if found and all(v in constant for v in node.inputs):
+      origin = origins_lib.of_result(node.name, found)
+      origins.update(dict.fromkeys(node.outputs, origin))
   return origins
 
 
