@@ -224,7 +224,7 @@ def contract(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       if count == 1:
         values = jnp.sum(values, axis, keepdims=True)
         continue
-      segments = jnp.arange(size) // run
+      segments = jnp.arange(size, dtype=jnp.int32) // run
       values = jnp.moveaxis(
         jax.ops.segment_sum(
           jnp.moveaxis(values, axis, 0),

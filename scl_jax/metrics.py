@@ -92,7 +92,7 @@ def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:
   )
   # Each leaf as a float: the sum of all may be beyond int32.
   counts = [n.astype(jnp.float32) for n in jax.tree.leaves(live)]
-  return sum(counts, jnp.zeros(())) / sum(jax.tree.leaves(total))
+  return sum(counts, jnp.zeros((), jnp.float32)) / sum(jax.tree.leaves(total))
 
 
 def layer_density(masks: PyTree) -> PyTree:

@@ -147,7 +147,7 @@ def normalize_by_feature_norm(
 
     def refresh():
       return jax.tree.map(
-        lambda s, v: decay * v + share * s,
+        lambda s, v: (decay * v + share * s).astype(jnp.float32),
         squared_norms(updates if recompute is None else recompute()),
         state.second_moment,
       )
