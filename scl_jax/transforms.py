@@ -110,7 +110,7 @@ def normalize_by_feature_norm(
     Array([[0.6, 0. ],
            [0.8, 0. ]], dtype=float32)
   """
-  if _is_number(decay) and not 0 <= decay < 1:
+  if callable(decay) or (_is_number(decay) and not 0 <= decay < 1):
     raise ValueError(f'decay must be None or in [0, 1), got {decay}.')
   if _is_number(update_every) and not (
     update_every >= 1 and update_every % 1 == 0
@@ -282,7 +282,7 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
     >>> tx.update(jnp.array([1.0, 0.125]), tx.init(m), m)[0]
     Array([0.25 , 0.125], dtype=float32)
   """
-  if _is_number(bound) and not bound > 0:
+  if callable(bound) or (_is_number(bound) and not bound > 0):
     raise ValueError(f'bound must be > 0, got {bound}.')
 
   def update_fn(updates, state, params=None):
