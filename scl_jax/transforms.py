@@ -79,8 +79,10 @@ def normalize_by_feature_norm(
   2201.05020, abstract); divided by their norms, one penalty is the same price
   in every feature. The paper leaves the norm open; the running norm is our
   choice, as it did better than the current batch's (see README). Sums are taken
-  in float32, and a feature whose norm is 0 stays 0. Under `jax.shard_map` the
-  norm is that of the local shard; under `jax.jit` it is global.
+  in float32, and a feature whose norm is 0 stays 0: one that has never had a
+  gradient when the running norm was updated waits for the next update. Under
+  `jax.shard_map` the norm is that of the local shard; under `jax.jit` it is
+  global.
 
   Args:
     decay: Decay of the running norm, in [0, 1); `None` takes the norm of the
@@ -128,7 +130,7 @@ def normalize_by_feature_norm(
 
   def divide(g, v):
     # Not by eps alone: optax.inject_hyperparams makes it 0 in float16.
-    norm = jnp.where(v > 0, jnp.sqrt(v) + eps, 1.0)
+    norm = jnp.where(v > 0, jnp.sqrt(v) + eps, jnp.inf)
     return (g.astype(jnp.float32) / norm).astype(g.dtype)
 
   def init_fn(params):
