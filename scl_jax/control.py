@@ -125,7 +125,9 @@ def measure_scale(state: PyTree, gradients: Callable[[], PyTree]) -> PyTree:
 def _rms(tree: PyTree) -> jax.Array:
   leaves = jax.tree.leaves(tree)
   squares = sum(jnp.sum(jnp.square(g), dtype=jnp.float32) for g in leaves)
-  return jnp.sqrt(squares / sum(g.size for g in leaves))
+  size = sum(g.size for g in leaves)
+  # Of no gradient any unit will do, but for 0, which would be measured again.
+  return jnp.sqrt(squares / size) if size else jnp.ones((), jnp.float32)
 
 
 def update_control(

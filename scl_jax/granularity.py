@@ -104,7 +104,8 @@ def _variable_shape(
   resolve_axes: Callable[[str, Any], tuple[int, ...]],
 ) -> tuple[int, ...]:
   shape = jnp.shape(leaf)
-  if granularity == 'connection':
+  # Without entries there is nothing for a variable of a feature to stand for.
+  if granularity == 'connection' or 0 in shape:
     return shape
   if isinstance(granularity, str):
     axes = resolve_axes(path, leaf)

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-import numpy as np
 
 from scl_jax import control
 from scl_jax import distributions
@@ -104,7 +103,9 @@ def of_layers(
       density = density_of[path]
       budget = distributions.number_at(density, w.size)
       _check_reachable(density, budget, w, m, repr(path))
-      return control.init_control(density), jnp.asarray(budget, jnp.int32)
+      # Where there is no connection nothing can be closed.
+      goal = density if w.size else 1.0
+      return control.init_control(goal), jnp.asarray(budget, jnp.int32)
 
     chosen = tree_lib.keep_where(weights, mask_params)
     return _unzip(
@@ -167,15 +168,13 @@ def _check_reachable(
   mask_params: PyTree,
   where: str,
 ) -> None:
-  sizes = jax.tree.leaves(target.sizes_of(weights, mask_params))
-  smallest = min((int(np.min(n)) for n in sizes if n.size), default=0)
-  if isinstance(budget, int) and budget < smallest:
-    total = sum(w.size for w in jax.tree.leaves(weights))
-    raise ValueError(
-      f'target_density={density} cannot be reached in {where}: it leaves '
-      f'{budget} of {total} connections, and the least that can be kept is '
-      f'{smallest}, a density of {smallest / total:.4g}.'
-    )
+  distributions.check_reachable(
+    density,
+    budget,
+    sum(w.size for w in jax.tree.leaves(weights)),
+    smallest=target.smallest_size(target.sizes_of(weights, mask_params)),
+    where=where,
+  )
 
 
 def _unzip(tree: PyTree, pairs: PyTree) -> tuple[PyTree, PyTree]:
