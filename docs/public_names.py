@@ -47,12 +47,15 @@ def public_names() -> set[str]:
   }
   for module in MODULES:
     path = f'scl_jax.{module}'
+    found = importlib.import_module(path)
+    # A package re-exports; what another module has imported is not its own.
+    home = 'scl_jax.' if hasattr(found, '__path__') else f'{path}.'
     names |= {
       f'{path}.{name}'
-      for name, value in vars(importlib.import_module(path)).items()
+      for name, value in vars(found).items()
       if not name.startswith('_')
       and (inspect.isfunction(value) or inspect.isclass(value))
-      and f'{value.__module__}.'.startswith(f'{path}.')
+      and f'{value.__module__}.'.startswith(home)
       and value not in vars(scl_jax).values()
     }
   return names

@@ -23,7 +23,12 @@ import numpy as np
 
 
 def check_scalar(
-  name: str, value: Any, is_good: Callable[[Any], bool], expected: str
+  name: str,
+  value: Any,
+  is_good: Callable[[Any], bool],
+  expected: str,
+  *,
+  or_schedule: bool = False,
 ) -> None:
   """Raises unless an argument is one finite number that is in its range.
 
@@ -34,11 +39,14 @@ def check_scalar(
     value: What was given for it.
     is_good: Whether a finite number is in the range.
     expected: The range in words, for the message.
+    or_schedule: Whether it may be a function of the step instead.
 
   Raises:
     ValueError: If it is something else.
   """
-  if value is None or callable(value) or isinstance(value, core.Tracer):
+  if value is None or isinstance(value, core.Tracer):
+    return
+  if or_schedule and callable(value):
     return
   if np.ndim(value):
     raise ValueError(

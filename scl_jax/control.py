@@ -125,7 +125,9 @@ def measure_scale(state: PyTree, gradients: Callable[[], PyTree]) -> PyTree:
 def _rms(tree: PyTree) -> jax.Array:
   leaves = jax.tree.leaves(tree)
   squares = sum(jnp.sum(jnp.square(g), dtype=jnp.float32) for g in leaves)
-  return jnp.sqrt(squares / sum(g.size for g in leaves))
+  size = sum(g.size for g in leaves)
+  # Of no gradient any unit will do, but for 0, which would be measured again.
+  return jnp.sqrt(squares / size) if size else jnp.ones((), jnp.float32)
 
 
 def update_control(
@@ -152,13 +154,15 @@ def update_control(
     aim: What the goal is multiplied with.
 
   Returns:
-    The penalty λ, which may be negative, and the new state.
+    The penalty λ, which may be negative, float32, and the new state.
   """
   goal = goal_density(count, state.target, ramp_steps)
   error = jnp.clip(jnp.log(density / aim / goal), -1.0, 1.0)
   total = state.integral + integral / num_steps * error
   penalty = state.scale * (total + proportional * error)
+  # The steps may be float64 or int64 where JAX has them.
   state = state._replace(
-    integral=total, density=jnp.asarray(density, jnp.float32)
+    integral=jnp.asarray(total, jnp.float32),
+    density=jnp.asarray(density, jnp.float32),
   )
-  return penalty, state
+  return jnp.asarray(penalty, jnp.float32), state

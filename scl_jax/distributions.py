@@ -139,8 +139,12 @@ def budgets(
     int32: a scalar for all leaves, or a tree of scalars for each.
 
   Raises:
-    ValueError: If an argument is out of its range.
+    ValueError: If an argument is out of its range, or nothing would be left.
   """
+  total = sum(leaf.size for leaf in jax.tree.leaves(connections))
+  if not isinstance(target_density, core.Tracer):
+    budget = number_at(_check_density(target_density), total)
+    check_reachable(target_density, budget, total)
   if allocation != 'global':
     if isinstance(target_density, core.Tracer):
       raise ValueError(
@@ -155,9 +159,6 @@ def budgets(
       prunable=lambda path, leaf: True,
     )
     return jax.tree.map(lambda n: jnp.asarray(n, jnp.int32), counts)
-  if not isinstance(target_density, core.Tracer):
-    _check_density(target_density)
-  total = sum(leaf.size for leaf in jax.tree.leaves(connections))
   return jnp.asarray(number_at(target_density, total), jnp.int32)
 
 
@@ -175,6 +176,34 @@ def number_at(density: ArrayLike, total: int) -> ArrayLike:
     return jnp.round(total * density).astype(jnp.int32)
   # Not in float32, which would be off by connections where there are many.
   return round(total * float(np.asarray(density)))
+
+
+def check_reachable(
+  density: ArrayLike,
+  budget: ArrayLike,
+  total: int,
+  *,
+  smallest: int = 1,
+  where: str = 'all layers',
+) -> None:
+  """Raises if a density leaves less than can be kept; traced is allowed.
+
+  Args:
+    density: The target density, for the message.
+    budget: The number of connections that it leaves, of `number_at`.
+    total: All connections; of none all are kept.
+    smallest: The least number that can be kept.
+    where: What the density is of, for the message.
+
+  Raises:
+    ValueError: If the budget is below the smallest.
+  """
+  if total and isinstance(budget, int) and budget < smallest:
+    raise ValueError(
+      f'target_density={density} cannot be reached in {where}: it leaves '
+      f'{budget} of {total} connections, and the least that can be kept is '
+      f'{smallest}, a density of {smallest / total:.4g}.'
+    )
 
 
 def _densities(

@@ -30,12 +30,14 @@ an attention projection or a stack of matrices. Where the name does not settle
 it, `feature_axes` must.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+import numbers
 import re
 from typing import Any
 
 import jax.numpy as jnp
 
+from scl_jax import patterns
 from scl_jax import tree as tree_lib
 
 Axes = tuple[int, ...]
@@ -100,6 +102,9 @@ def resolve_feature_axes(
     A function `(path, leaf) -> axes` whose axes are sorted and non-negative.
     It raises `ValueError` for axes out of range or named twice.
 
+  Raises:
+    ValueError: If it is none of these, or a pattern no regular expression.
+
   Example:
     >>> axes = resolve_feature_axes({'out/.*': (-1,)})
     >>> axes('out/kernel', jnp.ones((4, 8, 16)))
@@ -111,17 +116,18 @@ def resolve_feature_axes(
   elif callable(feature_axes):
     choose = feature_axes
   elif isinstance(feature_axes, Mapping):
-    table = [(re.compile(k), v) for k, v in feature_axes.items()]
+    patterns.check_patterns('feature_axes', feature_axes)
+    for axes in feature_axes.values():
+      _as_axes(axes)
 
     def look_up(path: str, leaf: Any) -> int | Axes:
-      for expression, axes in table:
-        if expression.fullmatch(path):
-          return axes
-      return default_feature_axes(path, leaf)
+      axes = patterns.look_up(feature_axes, path)
+      return default_feature_axes(path, leaf) if axes is None else axes
 
     choose = look_up
   else:
-    choose = lambda path, leaf: feature_axes
+    axes = _as_axes(feature_axes)
+    choose = lambda path, leaf: axes
 
   return lambda path, leaf: _normalise(choose(path, leaf), path, leaf)
 
@@ -139,19 +145,28 @@ def check_feature_axes(feature_axes: FeatureAxes, weights: tree_lib.PyTree):
   resolve = resolve_feature_axes(feature_axes)
   tree_lib.map_with_path(resolve, weights)
   if isinstance(feature_axes, Mapping):
-    paths = tree_lib.paths(weights)
-    for pattern in feature_axes:
-      if not any(re.fullmatch(pattern, path) for path in paths):
-        raise ValueError(
-          f'feature_axes pattern {pattern!r} matches no prunable leaf; it is '
-          'a regular expression for the whole path. The paths are:\n'
-          f'{tree_lib.listing(paths)}'
-        )
+    patterns.check_matches(
+      'feature_axes', feature_axes, tree_lib.paths(weights)
+    )
+
+
+def _as_axes(axes: Any) -> Axes:
+  if isinstance(axes, numbers.Integral):
+    return (int(axes),)
+  if isinstance(axes, Iterable):
+    each = tuple(axes)
+    if all(isinstance(axis, numbers.Integral) for axis in each):
+      return tuple(int(axis) for axis in each)
+  raise ValueError(
+    'feature_axes must be None, an axis, a tuple of axes, a mapping from '
+    'patterns of paths to these, or a function (path, leaf) -> axes; got '
+    f'{axes!r}.'
+  )
 
 
 def _normalise(axes: int | Axes, path: str, leaf: Any) -> Axes:
   rank = jnp.ndim(leaf)
-  axes = (axes,) if isinstance(axes, int) else tuple(axes)
+  axes = _as_axes(axes)
   if any(not -rank <= axis < rank for axis in axes):
     raise ValueError(
       f'feature_axes {axes} are out of range for {path!r}, which has shape '

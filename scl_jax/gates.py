@@ -84,11 +84,13 @@ def init_gate(
   checks.check_scalar('logit', logit, lambda x: True, 'a finite number')
   return {
     'hidden': {
-      'kernel': jax.nn.initializers.he_normal()(key, (num_features, hidden)),
-      'bias': jnp.zeros(hidden),
+      'kernel': jax.nn.initializers.he_normal()(
+        key, (num_features, hidden), jnp.float32
+      ),
+      'bias': jnp.zeros(hidden, jnp.float32),
     },
     'logits': {
-      'kernel': jnp.zeros((hidden, num_gates)),
+      'kernel': jnp.zeros((hidden, num_gates), jnp.float32),
       'bias': jnp.full(num_gates, logit, jnp.float32),
     },
   }

@@ -21,9 +21,8 @@ of size d in runs of ceil(d / n), the last one perhaps shorter, so that n = d is
 one variable a connection and n = 1 is broadcasting.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import math
-import re
 from typing import Any
 
 import jax
@@ -31,13 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import features
+from scl_jax import granularity as granularity_lib
 from scl_jax import ste
 from scl_jax import tree as tree_lib
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable as select_prunable
 
 PyTree = tree_lib.PyTree
-Granularity = str | tuple[int, ...] | Mapping[str, str | tuple[int, ...]]
 
 
 def init_mask_params(
@@ -45,7 +44,7 @@ def init_mask_params(
   *,
   prunable: Prunable = None,
   init_value: float = 0.3,
-  granularity: Granularity = 'connection',
+  granularity: granularity_lib.Granularity = 'connection',
   feature_axes: features.FeatureAxes = None,
 ) -> PyTree:
   """Mask variables m for the prunable leaves of `weights`.
@@ -69,8 +68,8 @@ def init_mask_params(
     prunable.
 
   Raises:
-    ValueError: For an unknown granularity, a block that does not fit, or an
-      empty selection.
+    ValueError: For an unknown granularity, a block that does not fit, a pattern
+      that matches no prunable leaf, or an empty selection.
 
   Example:
     >>> weights = {'kernel': jnp.ones((4, 2)), 'bias': jnp.ones(2)}
@@ -80,12 +79,17 @@ def init_mask_params(
   if not math.isfinite(init_value):
     raise ValueError(f'init_value must be finite, got {init_value}.')
   chosen = select_prunable(weights, prunable)
-  resolve = features.resolve_feature_axes(feature_axes)
+  rows = tree_lib.zip_leaves(weights, chosen)
+  shapes = granularity_lib.variable_shapes(
+    {path: leaf for path, leaf, is_prunable in rows if is_prunable},
+    granularity,
+    features.resolve_feature_axes(feature_axes),
+  )
 
   def init(path, weight, is_prunable):
     if not is_prunable:
       return None
-    shape = _variable_shape(path, weight, granularity, resolve)
+    shape = shapes[path]
     if shape == jnp.shape(weight):  # full_like keeps the sharding
       return jnp.full_like(weight, init_value, dtype=jnp.float32)
     # And so do sums.
@@ -224,7 +228,7 @@ def contract(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
       if count == 1:
         values = jnp.sum(values, axis, keepdims=True)
         continue
-      segments = jnp.arange(size) // run
+      segments = jnp.arange(size, dtype=jnp.int32) // run
       values = jnp.moveaxis(
         jax.ops.segment_sum(
           jnp.moveaxis(values, axis, 0),
@@ -349,42 +353,4 @@ def _runs(small, large, path):
     f'masks of shape {small} do not fit the weight {path!r} of shape '
     f'{large}: each axis needs one entry for each connection, or for each '
     'run of equal length.'
-  )
-
-
-def _variable_shape(
-  path: str,
-  weight: Any,
-  granularity: Granularity,
-  resolve: Callable[[str, Any], tuple[int, ...]],
-) -> tuple[int, ...]:
-  shape = jnp.shape(weight)
-  if isinstance(granularity, Mapping):
-    found = [g for k, g in granularity.items() if re.fullmatch(k, path)]
-    if not found:
-      raise ValueError(
-        f'granularity has no pattern for {path!r}; a last one of '
-        "'.*' takes all that is left."
-      )
-    granularity = found[0]
-  if granularity == 'connection':
-    return shape
-  if granularity == 'feature':
-    axes = resolve(path, weight)
-    return tuple(d if axis in axes else 1 for axis, d in enumerate(shape))
-  if (
-    isinstance(granularity, (tuple, list))
-    and granularity
-    and all(isinstance(size, int) and size > 0 for size in granularity)
-  ):
-    if len(granularity) > len(shape):
-      raise ValueError(
-        f'granularity {granularity} has more axes than {path!r}, which has '
-        f'shape {shape}.'
-      )
-    block = (1,) * (len(shape) - len(granularity)) + tuple(granularity)
-    return tuple(-(-d // size) for d, size in zip(shape, block, strict=True))
-  raise ValueError(
-    "granularity must be 'connection', 'feature' or a block shape such as "
-    f'(4, 4); got {granularity!r}.'
   )

@@ -74,7 +74,7 @@ def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:
       `masks.variable_sizes` gives it.
 
   Returns:
-    A float32 scalar in [0, 1].
+    A float32 scalar in [0, 1]; 1 where there is no connection.
 
   Example:
     >>> variable_density({'w': jnp.array([1.0, 0.0])}, {'w': np.array([3, 1])})
@@ -92,7 +92,10 @@ def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:
   )
   # Each leaf as a float: the sum of all may be beyond int32.
   counts = [n.astype(jnp.float32) for n in jax.tree.leaves(live)]
-  return sum(counts, jnp.zeros(())) / sum(jax.tree.leaves(total))
+  all_connections = sum(jax.tree.leaves(total))
+  if not all_connections:
+    return jnp.ones((), jnp.float32)
+  return sum(counts, jnp.zeros((), jnp.float32)) / all_connections
 
 
 def layer_density(masks: PyTree) -> PyTree:

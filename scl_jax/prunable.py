@@ -25,6 +25,7 @@ from typing import Any, TypeGuard
 import jax
 import jax.numpy as jnp
 
+from scl_jax import patterns as path_patterns
 from scl_jax import tree as tree_lib
 
 PyTree = tree_lib.PyTree
@@ -90,7 +91,7 @@ def prunable(params: PyTree, select: Prunable = None) -> PyTree:
     chosen = tree_lib.map_with_path(default_prunable, params)
   elif isinstance(select, str) or _is_strings(select):
     chosen = _match(params, [select] if isinstance(select, str) else select)
-  elif callable(select):
+  elif callable(select) and not _is_tree(params, select):
     chosen = tree_lib.map_with_path(
       lambda path, leaf: bool(select(path, leaf)), params
     )
@@ -137,26 +138,27 @@ def prunable_leaves(params: PyTree, select: Prunable = None) -> PyTree:
 
 
 def _match(params: PyTree, patterns: Sequence[str]) -> PyTree:
-  compiled = []
+  path_patterns.check_patterns('prunable', patterns)
   for pattern in patterns:
-    try:
-      compiled.append(re.compile(pattern))
-    except re.error as error:
+    if not any(re.fullmatch(pattern, path) for path in tree_lib.paths(params)):
       raise ValueError(
-        f'prunable pattern {pattern!r} is no regular expression ({error}); '
-        "for every kernel write '.*/kernel'."
-      ) from error
-  for expression in compiled:
-    if not any(expression.fullmatch(path) for path in tree_lib.paths(params)):
-      raise ValueError(
-        f'prunable pattern {expression.pattern!r} matches no leaf; it is a '
-        'regular expression for the whole path. The paths are:\n'
-        f'{_paths(params)}'
+        f'prunable pattern {pattern!r} matches no leaf; it is a regular '
+        f'expression for the whole path. The paths are:\n{_paths(params)}'
       )
   return tree_lib.map_with_path(
-    lambda path, _: any(e.fullmatch(path) is not None for e in compiled),
+    lambda path, _: any(re.fullmatch(p, path) is not None for p in patterns),
     params,
   )
+
+
+def _is_tree(params: PyTree, select: Any) -> bool:
+  """Whether it is a tree that happens to be callable, an Equinox module."""
+  leaves = jax.tree.leaves(select)
+  if leaves and all(isinstance(leaf, bool) for leaf in leaves):
+    return True
+  structure = jax.tree.structure(select)
+  is_leaf = jax.tree_util.treedef_is_leaf(structure)
+  return not is_leaf and structure == jax.tree.structure(params)
 
 
 def _check_tree(params: PyTree, select: PyTree) -> PyTree:

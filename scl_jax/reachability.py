@@ -79,11 +79,11 @@ def on_path(
   gates = jax.tree.map(lambda m: (m != 0).astype(jnp.float32), masks)
 
   def paths(gates):
-    values = {v: _Value(jnp.ones(graph.shape(v)), True) for v in graph.inputs}
+    values = {v: _Value(_ones(graph.shape(v)), True) for v in graph.inputs}
     rows = tree_lib.zip_leaves(params, gates)
     for variable, (_, _, gate) in zip(graph.leaves, rows, strict=True):
       values[variable] = (
-        _Value(jnp.ones(graph.shape(variable)), False)
+        _Value(_ones(graph.shape(variable)), False)
         if gate is None
         else _Value(gate, False, True)
       )
@@ -154,7 +154,11 @@ def _evaluate(
 def _constant(value: Any) -> _Value:
   if jnp.issubdtype(jnp.result_type(value), jnp.number):
     return _Value(jnp.asarray(value != 0, jnp.float32), False)
-  return _Value(jnp.ones(jnp.shape(value)), False)
+  return _Value(_ones(jnp.shape(value)), False)
+
+
+def _ones(shape: tuple[int, ...]) -> jax.Array:
+  return jnp.ones(shape, jnp.float32)
 
 
 def _apply(

@@ -275,8 +275,8 @@ def make_params(seed: int = 0, dtype: Any = jnp.float32) -> PyTree:
     A dict; two of the entries of the first kernel are 0.
   """
   keys = jax.random.split(jax.random.key(seed), 2)
-  first = jax.random.normal(keys[0], (6, 5)).at[0, :2].set(0.0)
-  second = jax.random.normal(keys[1], (5, 4))
+  first = jax.random.normal(keys[0], (6, 5), jnp.float32).at[0, :2].set(0.0)
+  second = jax.random.normal(keys[1], (5, 4), jnp.float32)
   return {
     'first': {'kernel': first.astype(dtype), 'bias': jnp.zeros(5, dtype)},
     'hole': None,
@@ -286,8 +286,8 @@ def make_params(seed: int = 0, dtype: Any = jnp.float32) -> PyTree:
 
 def loss(params: PyTree) -> jax.Array:
   """The mean squared error of the tiny network on its 16 examples."""
-  inputs = jax.random.normal(jax.random.key(2), (16, 6))
-  targets = jax.random.normal(jax.random.key(3), (16, 4))
+  inputs = jax.random.normal(jax.random.key(2), (16, 6), jnp.float32)
+  targets = jax.random.normal(jax.random.key(3), (16, 4), jnp.float32)
   params = jax.tree.map(lambda p: p.astype(jnp.float32), params)
   first, second = params['first'], params['second']
   hidden = jnp.tanh(inputs @ first['kernel'] + first['bias'])

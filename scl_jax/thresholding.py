@@ -292,7 +292,9 @@ def _sum(
 ) -> wide.Wide:
   total = wide.from_int(0)
   for which, (cost, rate) in zip(chosen, prices, strict=True):
-    count = jnp.sum(which.astype(jnp.int32) * jnp.asarray(cost, jnp.int32))
+    count = jnp.sum(
+      which.astype(jnp.int32) * jnp.asarray(cost, jnp.int32), dtype=jnp.int32
+    )
     total = wide.plus(total, wide.times(count.astype(jnp.uint32), rate))
   return total
 

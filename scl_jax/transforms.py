@@ -79,8 +79,10 @@ def normalize_by_feature_norm(
   2201.05020, abstract); divided by their norms, one penalty is the same price
   in every feature. The paper leaves the norm open; the running norm is our
   choice, as it did better than the current batch's (see README). Sums are taken
-  in float32, and a feature whose norm is 0 stays 0. Under `jax.shard_map` the
-  norm is that of the local shard; under `jax.jit` it is global.
+  in float32, and a feature whose norm is 0 stays 0: one that has never had a
+  gradient when the running norm was updated waits for the next update. Under
+  `jax.shard_map` the norm is that of the local shard; under `jax.jit` it is
+  global.
 
   Args:
     decay: Decay of the running norm, in [0, 1); `None` takes the norm of the
@@ -110,7 +112,7 @@ def normalize_by_feature_norm(
     Array([[0.6, 0. ],
            [0.8, 0. ]], dtype=float32)
   """
-  if _is_number(decay) and not 0 <= decay < 1:
+  if callable(decay) or (_is_number(decay) and not 0 <= decay < 1):
     raise ValueError(f'decay must be None or in [0, 1), got {decay}.')
   if _is_number(update_every) and not (
     update_every >= 1 and update_every % 1 == 0
@@ -128,7 +130,7 @@ def normalize_by_feature_norm(
 
   def divide(g, v):
     # Not by eps alone: optax.inject_hyperparams makes it 0 in float16.
-    norm = jnp.where(v > 0, jnp.sqrt(v) + eps, 1.0)
+    norm = jnp.where(v > 0, jnp.sqrt(v) + eps, jnp.inf)
     return (g.astype(jnp.float32) / norm).astype(g.dtype)
 
   def init_fn(params):
@@ -147,7 +149,7 @@ def normalize_by_feature_norm(
 
     def refresh():
       return jax.tree.map(
-        lambda s, v: decay * v + share * s,
+        lambda s, v: (decay * v + share * s).astype(jnp.float32),
         squared_norms(updates if recompute is None else recompute()),
         state.second_moment,
       )
@@ -282,7 +284,7 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
     >>> tx.update(jnp.array([1.0, 0.125]), tx.init(m), m)[0]
     Array([0.25 , 0.125], dtype=float32)
   """
-  if _is_number(bound) and not bound > 0:
+  if callable(bound) or (_is_number(bound) and not bound > 0):
     raise ValueError(f'bound must be > 0, got {bound}.')
 
   def update_fn(updates, state, params=None):

@@ -24,6 +24,8 @@ import pytest
 import scl_jax
 from scl_jax import distributions
 
+KEY = jax.random.key(0)
+
 # ResNet-like: dense, convolutions, a large embedding-like matrix.
 SHAPES = {
   'a': (784, 300),
@@ -127,6 +129,30 @@ def test_other_leaves_are_holes():
 def test_errors(arguments, message):
   with pytest.raises(ValueError, match=message):
     scl_jax.layer_budgets({'w': jnp.ones((2, 2))}, *arguments)
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda d: scl_jax.gradual_magnitude(d, end_step=0),
+    lambda d: scl_jax.gradual_magnitude(d, end_step=0, allocation='uniform'),
+    scl_jax.snip,
+    lambda d: scl_jax.random_pruning(d, key=KEY),
+    lambda d: scl_jax.random_pruning(d, key=KEY, allocation='global'),
+    lambda d: scl_jax.rigl(d, key=KEY, end_step=9),
+    lambda d: scl_jax.sparse_evolutionary_training(d, key=KEY, end_step=9),
+    lambda d: scl_jax.scl(target_density=d, freeze_step=9),
+  ],
+)
+def test_a_target_that_leaves_nothing_is_an_error_of_every_rule(make):
+  weights = {'kernel': jnp.ones((6, 5)), 'bias': jnp.zeros(5)}
+  with pytest.raises(ValueError, match='cannot be reached') as info:
+    make(1e-3).init(weights)
+  assert 'leaves 0 of 30 connections' in str(info.value)
+  assert 'a density of 0.03333' in str(info.value)
+  make(1 / 30).init(weights)
+  # A layer may lose all, and a layer without connections asks for none.
+  make(0.1).init({**weights, 'w': jnp.ones((1, 2)), 'v': jnp.ones((0, 3))})
 
 
 def test_a_traced_density_needs_the_global_allocation():

@@ -186,6 +186,22 @@ def test_a_feature_that_awakes_late():
   np.testing.assert_allclose(updates[:, 1], expected, rtol=1e-5)
 
 
+def test_a_feature_that_awakes_between_two_refreshes_waits_for_the_next():
+  tx = transforms.normalize_by_feature_norm(0.9, update_every=8)
+  asleep = jnp.array([[3.0, 0.0], [4.0, 0.0]])
+  awake = jnp.array([[3.0, 300.0], [4.0, 400.0]])
+  _, state = tx.update(asleep, tx.init(asleep))
+  for _ in range(7):
+    updates, state = tx.update(awake, state)
+    np.testing.assert_allclose(updates, [[0.6, 0], [0.8, 0]], rtol=1e-6)
+  updates, _ = tx.update(awake, state)
+  # Its moment is (1 - .9) 500² over a correction of 1 - .9².
+  norm = 500 * np.sqrt(0.1 / 0.19)
+  np.testing.assert_allclose(
+    updates, [[0.6, 300 / norm], [0.8, 400 / norm]], rtol=1e-6
+  )
+
+
 @hypothesis.given(
   scale=st.floats(1e-6, 1e6),
   feature=st.integers(0, 2),

@@ -345,6 +345,8 @@ class TestErrors:
       ({'penalty': 0.1, 'penalty_order': 'first'}, "got 'first'"),
       ({'penalty': 0.1, 'normalizer': 'batch'}, 'normalizer must be'),
       ({'penalty': 0.1, 'mask_dtype': jnp.float16}, 'mask_dtype must be'),
+      ({'penalty': 0.1, 'granularity': 'filter'}, "ty must be.*got 'filter'"),
+      ({'penalty': 0.1, 'granularity': (2, 0)}, 'granularity must be'),
     ],
   )
   def test_arguments(self, arguments, message):
@@ -354,8 +356,6 @@ class TestErrors:
   @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-      ({'granularity': 'filter'}, "granularity must be.*got 'filter'"),
-      ({'granularity': (2, 0)}, 'granularity must be'),
       ({'granularity': (1, 2, 3)}, 'more axes than'),
       ({'feature_axes': 2}, 'out of range'),
       ({'feature_axes': {'v': 0}}, "'v' matches no prunable leaf"),

@@ -272,6 +272,53 @@ def test_a_target_below_one_connection_is_an_error():
     rule.init(init_params())
 
 
+@pytest.mark.parametrize('granularity', ['connection', 'feature'])
+@pytest.mark.parametrize('target', ['all', 'layers', 'macs'])
+def test_a_leaf_without_connections_is_left_alone(target, granularity):
+  params = {'a': jnp.ones((4, 6)), 'b': jnp.ones((0, 3)), 'c': jnp.ones((6, 5))}
+  params['a'] = params['a'] * jnp.arange(1.0, 7)[None]
+  make = functools.partial(
+    scl_jax.scl, freeze_step=4, granularity=granularity, prunable='.*'
+  )
+  if target == 'all':
+    rule = make(target_density=0.5)
+  elif target == 'layers':
+    rule = make(target_density={'b': 0.1, '.*': 0.5})
+  else:
+    rule = make(target_macs=0.5, costs={'a': 2, 'b': 3, 'c': 1})
+  tx = scl_jax.sparsify(optax.sgd(0.1), rule)
+  state = tx.init(params)
+  step = jax.jit(tx.update)
+  for _ in range(6):
+    _, state = step(params, state, params)
+    for leaf in jax.tree.leaves(state):
+      assert jnp.all(jnp.isfinite(leaf))
+  live = scl_jax.live_connections(scl_jax.get_masks(state))
+  assert live['b'] == 0
+  if granularity == 'connection':
+    cost = {'a': 2 if target == 'macs' else 1, 'c': 1}
+    total = 24 * cost['a'] + 30
+    spent = live['a'] * cost['a'] + live['c']
+    assert total / 2 - cost['a'] < spent <= total / 2
+  assert not [
+    finding
+    for finding in scl_jax.diagnose(state, 0)
+    if "'b'" in finding.message
+  ]
+
+
+def test_targets_that_leave_nothing_beside_a_leaf_without_connections():
+  params = {'a': jnp.ones((4, 6)), 'b': jnp.ones((0, 3))}
+  macs = {'target_macs': 0.01, 'costs': {'a': 2, 'b': 3}}
+  for target in ({'target_density': 0.02}, macs):
+    for granularity in ('connection', 'feature'):
+      rule = scl_jax.scl(
+        **target, freeze_step=4, granularity=granularity, prunable='.*'
+      )
+      with pytest.raises(ValueError, match='cannot be reached'):
+        rule.init(params)
+
+
 def test_a_cut_beyond_the_range_of_int32():
   rng = np.random.default_rng(0)
   scores = {'a': jnp.asarray(rng.normal(size=50), jnp.float32)}

@@ -14,6 +14,7 @@
 # ==============================================================================
 """Rules: the methods that decide masks, one a file."""
 
+from scl_jax.rewiring import RewiringState as RewiringState
 from scl_jax.rules.dst import DSTState as DSTState
 from scl_jax.rules.dst import dynamic_sparse_training as dynamic_sparse_training
 from scl_jax.rules.evolutionary import (

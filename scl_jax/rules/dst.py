@@ -97,8 +97,11 @@ def dynamic_sparse_training(
   Example:
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), dynamic_sparse_training(5e-4))
   """
-  checks.check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
+  checks.check_scalar(
+    'penalty', penalty, lambda x: x >= 0, 'finite and >= 0', or_schedule=True
+  )
   ste.get_estimator(estimator)
+  features.resolve_feature_axes(feature_axes)
   by_feature = (
     optax.sgd(0.01, momentum=0.9) if mask_optimizer is None else mask_optimizer
   )

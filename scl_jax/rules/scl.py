@@ -25,6 +25,7 @@ import optax
 
 from scl_jax import checks
 from scl_jax import features
+from scl_jax import granularity as granularity_lib
 from scl_jax import masks as masks_lib
 from scl_jax import motion
 from scl_jax import rounding
@@ -93,7 +94,7 @@ def scl(
   feature_price: float = 0.0,
   prunable: Prunable = None,
   feature_axes: features.FeatureAxes = None,
-  granularity: masks_lib.Granularity = 'connection',
+  granularity: granularity_lib.Granularity = 'connection',
   mask_dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> MaskRule:
   r"""Sparse Connectivity Learning: masks that are trained with the weights.
@@ -177,6 +178,8 @@ def scl(
   _check_arguments(
     penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
   )
+  granularity_lib.check_granularity(granularity)
+  features.resolve_feature_axes(feature_axes)
   if not isinstance(mask_optimizer, optax.GradientTransformation):
     mask_optimizer = _falling_sgd(mask_optimizer, freeze_step)
   store = rounding.to_storage(mask_dtype)
@@ -346,7 +349,7 @@ def _falling_sgd(
 ) -> optax.GradientTransformation:
   """SGD whose rate falls to 0 over the last 30 % before the freeze."""
   expected = 'a number > 0 or an optax.GradientTransformation'
-  if learning_rate is None or callable(learning_rate):
+  if learning_rate is None:
     raise ValueError(f'mask_optimizer must be {expected}; got {learning_rate}.')
   checks.check_scalar(
     'mask_optimizer', learning_rate, lambda x: x > 0, expected
@@ -364,7 +367,9 @@ def _falling_sgd(
 def _check_arguments(
   penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
 ) -> None:
-  checks.check_scalar('penalty', penalty, lambda x: x >= 0, 'finite and >= 0')
+  checks.check_scalar(
+    'penalty', penalty, lambda x: x >= 0, 'finite and >= 0', or_schedule=True
+  )
   checks.check_whole('freeze_step', freeze_step, 1)
   checks.check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
   checks.check_scalar('init_value', init_value, lambda _: True, 'finite')

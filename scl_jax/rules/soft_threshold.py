@@ -92,7 +92,9 @@ def soft_threshold(
   Example:
     >>> tx = scl_jax.sparsify(optax.adamw(3e-3), soft_threshold(5e-4))
   """
-  checks.check_scalar('decay', decay, lambda x: x >= 0, 'finite and >= 0')
+  checks.check_scalar(
+    'decay', decay, lambda x: x >= 0, 'finite and >= 0', or_schedule=True
+  )
   checks.check_scalar('init_value', init_value, lambda _: True, 'finite')
   by_layer = (
     optax.sgd(0.1, momentum=0.9) if mask_optimizer is None else mask_optimizer

@@ -15,12 +15,12 @@
 """From the arguments of a rule to its target."""
 
 from collections.abc import Mapping
-import re
 from typing import Any
 
 from jax.typing import ArrayLike
 
 from scl_jax import checks
+from scl_jax import patterns
 from scl_jax import tree as tree_lib
 from scl_jax.targets import density as density_lib
 from scl_jax.targets import macs
@@ -105,13 +105,7 @@ def _check(
     return
   for pattern, density in target_density.items():
     label = f'target_density[{pattern!r}]'
-    if density is None or callable(density):
+    if density is None:
       raise ValueError(f'{label} must be in (0, 1], got {density!r}.')
     checks.check_density(label, density)
-    try:
-      re.compile(pattern)
-    except (re.error, TypeError) as error:
-      raise ValueError(
-        f'{label}: the key is no regular expression ({error}); for every '
-        "kernel write '.*/kernel'."
-      ) from error
+  patterns.check_patterns('target_density', target_density)

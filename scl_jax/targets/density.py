@@ -14,17 +14,16 @@
 # ==============================================================================
 """A density over all leaves, or one for each."""
 
-from collections.abc import Callable, Mapping
-import re
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-import numpy as np
 
 from scl_jax import control
 from scl_jax import distributions
 from scl_jax import metrics
+from scl_jax import patterns
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
 from scl_jax.targets import target
@@ -98,13 +97,15 @@ def of_layers(
   one = of_density(1.0, num_steps=num_steps, ramp_steps=ramp_steps)
 
   def init(weights, mask_params):
-    look_up = _densities_of(densities, weights, mask_params)
+    density_of = _densities_of(densities, weights, mask_params)
 
     def init_leaf(path, m, w):
-      density = look_up(path)
+      density = density_of[path]
       budget = distributions.number_at(density, w.size)
       _check_reachable(density, budget, w, m, repr(path))
-      return control.init_control(density), jnp.asarray(budget, jnp.int32)
+      # Where there is no connection nothing can be closed.
+      goal = density if w.size else 1.0
+      return control.init_control(goal), jnp.asarray(budget, jnp.int32)
 
     chosen = tree_lib.keep_where(weights, mask_params)
     return _unzip(
@@ -143,28 +144,21 @@ def of_layers(
 
 def _densities_of(
   densities: Mapping[str, ArrayLike], weights: PyTree, mask_params: PyTree
-) -> Callable[[str], ArrayLike]:
+) -> dict[str, ArrayLike]:
   """The density of each path; raises unless patterns and leaves fit."""
   paths = tree_lib.paths(mask_params)
-  for pattern in densities:
-    if not any(re.fullmatch(pattern, path) for path in paths):
-      others = [p for p in tree_lib.paths(weights) if re.fullmatch(pattern, p)]
-      hint = f' ({others[0]!r} is not prunable)' if others else ''
-      raise ValueError(
-        f'target_density pattern {pattern!r} matches no prunable leaf{hint}; '
-        'it is a regular expression for the whole path. The paths are:\n'
-        f'{tree_lib.listing(paths)}'
-      )
-  rest = [p for p in paths if not any(re.fullmatch(k, p) for k in densities)]
+  patterns.check_matches(
+    'target_density', densities, paths, others=tree_lib.paths(weights)
+  )
+  found = {path: patterns.look_up(densities, path) for path in paths}
+  rest = [path for path, density in found.items() if density is None]
   if rest:
     raise ValueError(
       'target_density must name every prunable leaf. Give the others a density '
       "too (a last pattern '.*' takes all that is left), or leave them dense "
       f'with prunable=. It does not name:\n{tree_lib.listing(rest)}'
     )
-  return lambda path: next(
-    density for key, density in densities.items() if re.fullmatch(key, path)
-  )
+  return {path: d for path, d in found.items() if d is not None}
 
 
 def _check_reachable(
@@ -174,15 +168,13 @@ def _check_reachable(
   mask_params: PyTree,
   where: str,
 ) -> None:
-  sizes = jax.tree.leaves(target.sizes_of(weights, mask_params))
-  smallest = min((int(np.min(n)) for n in sizes if n.size), default=0)
-  if isinstance(budget, int) and budget < smallest:
-    total = sum(w.size for w in jax.tree.leaves(weights))
-    raise ValueError(
-      f'target_density={density} cannot be reached in {where}: it leaves '
-      f'{budget} of {total} connections, and the least that can be kept is '
-      f'{smallest}, a density of {smallest / total:.4g}.'
-    )
+  distributions.check_reachable(
+    density,
+    budget,
+    sum(w.size for w in jax.tree.leaves(weights)),
+    smallest=target.smallest_size(target.sizes_of(weights, mask_params)),
+    where=where,
+  )
 
 
 def _unzip(tree: PyTree, pairs: PyTree) -> tuple[PyTree, PyTree]:

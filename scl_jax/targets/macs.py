@@ -92,12 +92,7 @@ def of_macs(
       goal = jnp.maximum(spare, 1.0) / float(prunable_macs)
       return control.init_control(goal), budget
     spare = round(float(np.asarray(share)) * dense_macs) - kept_macs
-    cheapest = min(
-      rate * int(np.min(n))
-      for rate, n in zip(
-        jax.tree.leaves(rates), jax.tree.leaves(sizes), strict=True
-      )
-    )
+    cheapest = target.smallest_size(sizes, rates)
     if spare < cheapest:
       raise ValueError(
         f'target_macs={share} cannot be reached: layers that are not prunable '

@@ -68,6 +68,25 @@ def sizes_of(weights: PyTree, mask_params: PyTree) -> PyTree:
   )
 
 
+def smallest_size(sizes: PyTree, rates: PyTree | None = None) -> int:
+  """The least that a mask variable stands for; 0 where there is none.
+
+  Args:
+    sizes: As `sizes_of` gives them.
+    rates: What each connection counts, a number for each leaf; `None` is 1.
+  """
+  if rates is None:
+    rates = jax.tree.map(lambda _: 1, sizes)
+  counts = [
+    rate * int(n.min())
+    for rate, n in zip(
+      jax.tree.leaves(rates), jax.tree.leaves(sizes), strict=True
+    )
+    if n.size
+  ]
+  return min(counts, default=0)
+
+
 def open_where(keep: PyTree, mask_params: PyTree) -> PyTree:
   """Puts mask variables above 0 where masks say so, and the others below."""
   return jax.tree.map(

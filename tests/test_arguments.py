@@ -1,0 +1,233 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""Arguments that several rules share: patterns of paths, schedules, trees."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import scl_jax
+from scl_jax import granularity
+from scl_jax import masks as masks_lib
+from scl_jax import patterns
+from scl_jax.prunable import prunable_leaves
+
+KEY = jax.random.key(0)
+
+
+def _weights():
+  return {'kernel': jnp.ones((6, 5)), 'bias': jnp.zeros(5)}
+
+
+def _schedule(step):
+  return 0.3 + 0 * step
+
+
+# Patterns.
+
+
+@pytest.mark.parametrize('pattern', ['*', '(', 3])
+@pytest.mark.parametrize(
+  ('argument', 'value'),
+  [
+    ('granularity', 'feature'),
+    ('feature_axes', -1),
+    ('target_density', 0.5),
+  ],
+)
+def test_what_is_no_regular_expression_is_refused_at_once(
+  argument, value, pattern
+):
+  arguments = {'penalty': 0.01, argument: {pattern: value}}
+  if argument == 'target_density':
+    arguments = {'freeze_step': 9, argument: {pattern: value}}
+  with pytest.raises(ValueError, match=f'{argument} pattern') as info:
+    scl_jax.scl(**arguments)
+  assert f'{pattern!r} is no regular expression' in str(info.value)
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    {'penalty': 0.01, 'granularity': {'typo': 'feature', '.*': 'connection'}},
+    {'penalty': 0.01, 'feature_axes': {'typo': 0, '.*': 0}},
+    {'target_density': {'typo': 0.1, '.*': 0.5}, 'freeze_step': 9},
+  ],
+  ids=['granularity', 'feature_axes', 'target_density'],
+)
+def test_a_pattern_that_matches_nothing_is_an_error(arguments):
+  rule = scl_jax.scl(**arguments)
+  with pytest.raises(ValueError, match="pattern 'typo' matches no prunable"):
+    rule.init(_weights())
+
+
+def test_the_paths_are_listed_and_what_is_not_prunable_is_said():
+  patterns.check_matches('x', ['a', 'b|a'], ['a'])
+  with pytest.raises(ValueError, match='x pattern') as info:
+    patterns.check_matches('x', ['.*', 'b'], ['a'], others=['a', 'b'])
+  assert "'b' matches no prunable leaf ('b' is not prunable)" in str(info.value)
+  assert str(info.value).endswith("\n  'a'")
+
+
+def test_the_first_match_wins_also_where_it_says_nothing_else():
+  assert patterns.look_up({'b': 1, 'a.*': 2, '.*': 3}, 'ab') == 2
+  assert patterns.look_up({'b': (), 'a': 2}, 'b') == ()
+  assert patterns.look_up({'b': 1}, 'ab') is None
+
+
+@pytest.mark.parametrize(
+  'block', [{'.*': (2, 0)}, {'a': 'filter'}, {'a': None}]
+)
+def test_granularities_in_a_mapping_are_checked_at_once(block):
+  with pytest.raises(ValueError, match='granularity must be'):
+    scl_jax.scl(0.01, granularity=block)
+
+
+def test_shapes_by_pattern():
+  leaves = {'a': np.zeros((5, 6)), 'b': np.zeros((6, 4)), 'c': np.zeros((4, 3))}
+  shapes = granularity.variable_shapes(
+    leaves,
+    {'a': (2, 4), 'b': 'feature', '.*': 'connection'},
+    lambda path, leaf: (1,),
+  )
+  assert shapes == {'a': (3, 2), 'b': (1, 4), 'c': (4, 3)}
+
+
+# Schedules.
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    {'box': _schedule},
+    {'ramp': _schedule},
+    {'freeze_step': _schedule},
+    {'init_value': _schedule},
+    {'feature_price': _schedule},
+    {'mask_optimizer': _schedule},
+  ],
+  ids=lambda arguments: next(iter(arguments)),
+)
+def test_what_is_no_schedule_is_refused_at_once(arguments):
+  name = next(iter(arguments))
+  with pytest.raises(ValueError, match=rf'^{name} must be .*got <function'):
+    scl_jax.scl(0.01, **arguments)
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda: scl_jax.scl(target_density=_schedule, freeze_step=9),
+    lambda: scl_jax.scl(target_density={'.*': _schedule}, freeze_step=9),
+    lambda: scl_jax.scl(target_macs=_schedule, costs={}, freeze_step=9),
+    lambda: scl_jax.gradual_magnitude(_schedule, end_step=9),
+    lambda: scl_jax.gradual_magnitude(0.5, end_step=_schedule),
+    lambda: scl_jax.snip(_schedule),
+    lambda: scl_jax.rigl(_schedule, key=KEY, end_step=9),
+    lambda: scl_jax.soft_threshold(0.1, init_value=_schedule),
+    lambda: scl_jax.keep_params_in_box(_schedule),
+    lambda: scl_jax.normalize_by_feature_norm(_schedule),
+  ],
+)
+def test_nor_by_other_rules_and_transformations(make):
+  with pytest.raises(ValueError, match=r'must be .*got <function'):
+    make()
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    scl_jax.scl,
+    scl_jax.dynamic_sparse_training,
+    scl_jax.soft_threshold,
+  ],
+)
+def test_what_is_a_schedule_may_be_one(make):
+  weights = _weights()
+  rule = make(_schedule)
+  state = rule.update(weights, rule.init(weights), weights)
+  price = state.decay if make is scl_jax.soft_threshold else state.penalty
+  assert price == jnp.float32(0.3)
+
+
+# Feature axes.
+
+
+@pytest.mark.parametrize('axes', [1.0, '-1', {'.*': 1.5}, (0, 1.0), [None]])
+@pytest.mark.parametrize('make', [scl_jax.scl, scl_jax.dynamic_sparse_training])
+def test_other_kinds_of_feature_axes(make, axes):
+  with pytest.raises(ValueError, match='feature_axes must be None, an axis'):
+    make(0.01, feature_axes=axes)
+
+
+def test_feature_axes_may_be_numbers_of_numpy():
+  m = masks_lib.init_mask_params(
+    _weights(), granularity='feature', feature_axes=np.int64(-1)
+  )
+  assert m['kernel'].shape == (1, 5)
+
+
+def test_a_function_of_feature_axes_is_checked_when_it_is_called():
+  rule = scl_jax.scl(0.01, feature_axes=lambda path, leaf: 1.0)
+  with pytest.raises(ValueError, match=r'feature_axes must be.*got 1\.0'):
+    rule.init(_weights())
+
+
+# Trees that can be called, as a module of Equinox can.
+
+
+def _mlp():
+  model = eqx.nn.MLP(4, 3, 5, 1, key=KEY)
+  return eqx.filter(model, eqx.is_inexact_array)
+
+
+def test_a_tree_of_bools_may_be_an_equinox_module():
+  params = _mlp()
+  chosen = scl_jax.prunable(params)
+  assert callable(chosen)
+  rule = scl_jax.scl(0.01, prunable=chosen)
+  state = scl_jax.sparsify(optax.adam(0.01), rule).init(params)
+  masks = scl_jax.get_masks(state)
+  assert [mask.shape for mask in jax.tree.leaves(masks)] == [(5, 4), (3, 5)]
+
+
+def test_an_equinox_module_that_does_not_fit_is_refused():
+  chosen = scl_jax.prunable(_mlp())
+  for select in (chosen.layers[0], jax.tree.map(float, chosen)):
+    with pytest.raises(ValueError, match='a tree of bools with the structure'):
+      scl_jax.prunable(_mlp(), select)
+
+
+def test_a_predicate_for_params_that_are_one_array():
+  kernel = jnp.ones((2, 3))
+  assert prunable_leaves(kernel, lambda path, leaf: True) is kernel
+
+
+def test_other_trees_may_be_equinox_modules():
+  params = _mlp()
+  chosen = scl_jax.prunable(params)
+  leaves = prunable_leaves(params, chosen)
+  masks = jax.tree.map(lambda w: w > 0, leaves)
+  given = scl_jax.static_masks(masks).init(params).masks
+  assert jax.tree.map(jnp.array_equal, given, masks).layers[0].weight
+  m = scl_jax.init_mask_params(params, prunable=chosen)
+  ones = jax.tree.map(lambda _: 2, leaves)
+  assert scl_jax.connection_count(m, costs=ones) == 2 * 35
+  costs = jax.tree.map(lambda _: 1, params)
+  rule = scl_jax.scl(target_macs=0.5, costs=costs, freeze_step=9)
+  assert int(rule.init(params).budget.low) == round(0.5 * 43) - 8
