@@ -22,6 +22,9 @@ import inspect
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+import optax
 
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
@@ -50,6 +53,22 @@ class MaskRule(NamedTuple):
   update: Callable[[PyTree, Any, PyTree], Any]
   resumes_weights: bool = True
   effective: Callable[[PyTree, PyTree], PyTree] | None = None
+
+
+def value_at(value: optax.ScalarOrSchedule, count: ArrayLike) -> jax.Array:
+  """What a number or a schedule is at a step.
+
+  For the `update` of a rule. Taken anew in each step, not from the state, so
+  that a value may be traced and changed by `optax.inject_hyperparams`.
+
+  Args:
+    value: A number, a scalar array or a schedule of the step.
+    count: The step.
+
+  Returns:
+    A float32 scalar.
+  """
+  return jnp.asarray(value(count) if callable(value) else value, jnp.float32)
 
 
 def pull_back(

@@ -15,6 +15,7 @@
 """Sparse Connectivity Learning (arXiv 2201.05020)."""
 
 from collections.abc import Mapping
+import functools
 import numbers
 from typing import Literal, NamedTuple
 
@@ -34,6 +35,7 @@ from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.feature_price import relative_prices
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import value_at
 from scl_jax.normalizers import Normalizer
 from scl_jax.normalizers import get_normalizer
 from scl_jax.prunable import Prunable
@@ -48,7 +50,7 @@ class SCLState(NamedTuple):
     count: Steps so far, int32.
     mask_params: The mask variables, in `mask_dtype`; `None` at leaves that are
       not prunable.
-    penalty: λ of the last step, float32; of the next one, if it is constant.
+    penalty: A record of λ, float32: that of the last step with trainable masks.
       With densities of layers a tree like `mask_params`.
     normalizer_state: State of the normaliser.
     optimizer_state: State of the mask optimizer and of the box.
@@ -116,11 +118,13 @@ def scl(
 
   Args:
     penalty: λ >= 0, the price of one connection: a number, a scalar array
-      (perhaps traced) or a schedule of the step. With the default normaliser,
-      0.005 left 8 % of LeNet-300-100 after 6 epochs of MNIST (README).
+      (perhaps traced) or a schedule of the step. The rule that updates decides,
+      whatever the state was made with. With the default normaliser, 0.005 left
+      8 % of LeNet-300-100 after 6 epochs of MNIST (README).
     target_density: Instead of `penalty`, the density to reach, in (0, 1]. λ is
       then driven by `scl_jax.control`, and at `freeze_step` one cut over all
-      leaves makes the number of live connections exact. A mapping from regular
+      leaves makes the number of live connections exact. It is read at `init`
+      and then lies in the state. A mapping from regular
       expressions for whole paths to densities gives each leaf its own λ and its
       own cut; the first match wins, and each prunable leaf needs one.
     target_macs: Instead of `penalty`, the share of the dense network's MACs to
@@ -183,6 +187,9 @@ def scl(
   target = targets.choose(
     target_density, target_macs, costs, freeze_step=freeze_step, ramp=ramp
   )
+  given_penalty = functools.partial(
+    value_at, 0.0 if penalty is None else penalty
+  )
   derivative = ste.get_estimator(estimator)
   # Gradients are normalised and charged by connection; the sums move mask
   # variables, which may stand for several connections.
@@ -206,11 +213,8 @@ def scl(
       tree_lib.keep_where(weights, mask_params), jnp.float32
     )
     features.check_feature_axes(feature_axes, connections)
-    control_state, budget = None, None
-    if target is None:
-      price = given_penalty(0)
-    else:
-      price = jnp.zeros((), jnp.float32)
+    price, control_state, budget = given_penalty(0), None, None
+    if target is not None:
       control_state, budget = target.init(weights, mask_params)
       if isinstance(target_density, Mapping):
         price = jax.tree.map(lambda _: jnp.copy(price), mask_params)
@@ -330,13 +334,7 @@ def scl(
       return target.price(
         state.control_state, state.count, gradients, state.masks, sizes
       )
-    if callable(penalty):
-      return given_penalty(state.count), None
-    return state.penalty, None
-
-  def given_penalty(count):
-    price = penalty(count) if callable(penalty) else penalty
-    return jnp.asarray(price, jnp.float32)
+    return given_penalty(state.count), None
 
   return MaskRule(init_fn, update_fn)
 
