@@ -71,6 +71,21 @@ def value_at(value: optax.ScalarOrSchedule, count: ArrayLike) -> jax.Array:
   return jnp.asarray(value(count) if callable(value) else value, jnp.float32)
 
 
+def finite_or_zero(gradient: jax.Array) -> jax.Array:
+  """A gradient of mask variables without what would stay in them for good.
+
+  For the `update` of a rule. Optimizers can be guarded against a bad batch, by
+  `optax.apply_if_finite` for one, but no guard of the inner one reaches masks.
+
+  Args:
+    gradient: An array.
+
+  Returns:
+    It, with 0 where it is not finite.
+  """
+  return jnp.where(jnp.isfinite(gradient), gradient, jnp.zeros_like(gradient))
+
+
 def pull_back(
   effective: Callable[[PyTree, PyTree], PyTree],
   grads: PyTree,

@@ -27,6 +27,7 @@ from scl_jax import masks as masks_lib
 from scl_jax import ste
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import finite_or_zero
 from scl_jax.mask_rule import pull_back
 from scl_jax.mask_rule import value_at
 from scl_jax.prunable import Prunable
@@ -76,8 +77,9 @@ def dynamic_sparse_training(
 
   with the unit step S and a long-tailed surrogate of its derivative, through
   which the loss moves weights and thresholds. Its counterpart is the penalty
-  α Σ exp(-t) over all features. Thresholds start from 0. Not part of this: the
-  released code's return to t = 0 in a layer that has lost 99 %.
+  α Σ exp(-t) over all features. Thresholds start from 0, and a gradient of one
+  that is not finite counts as 0. Not part of this: the released code's return
+  to t = 0 in a layer that has lost 99 %.
 
   Args:
     penalty: α >= 0: a number, a scalar array (perhaps traced) or a schedule of
@@ -135,7 +137,9 @@ def dynamic_sparse_training(
     price = value_at(penalty, state.count)
     _, mask_grads = pull_back(effective_fn, grads, weights, state.mask_params)
     mask_grads = jax.tree.map(
-      lambda g, t: g - price * jnp.exp(-t), mask_grads, state.mask_params
+      lambda g, t: finite_or_zero(g) - price * jnp.exp(-t),
+      mask_grads,
+      state.mask_params,
     )
     steps, optimizer_state = by_feature.update(
       mask_grads, state.optimizer_state, state.mask_params

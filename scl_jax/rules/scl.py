@@ -35,6 +35,7 @@ from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.feature_price import relative_prices
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import finite_or_zero
 from scl_jax.mask_rule import value_at
 from scl_jax.normalizers import Normalizer
 from scl_jax.normalizers import get_normalizer
@@ -109,7 +110,9 @@ def scl(
     \mathrm{normalizer}(g \cdot w \cdot s'(m)) + \lambda s'(m))\bigr)
 
   A connection goes when keeping it lowers the loss by less than its price, and
-  comes back, with the weight that it had, when that changes.
+  comes back, with the weight that it had, when that changes. An entry of g · w
+  that is not finite counts as 0, so that a bad batch leaves masks as they are
+  but for their price.
 
   From the paper's abstract: the product of weight and unit step, the estimator,
   the normalisation by feature, the penalty. Our choices: the running norm, the
@@ -258,7 +261,7 @@ def scl(
 
     def task_gradients():
       return jax.tree.map(
-        lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
+        lambda m, g, w: finite_or_zero((g * w).astype(m.dtype) * derivative(m)),
         expanded,
         grads,
         weights,

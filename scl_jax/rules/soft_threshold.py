@@ -24,6 +24,7 @@ import optax
 from scl_jax import checks
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import finite_or_zero
 from scl_jax.mask_rule import pull_back
 from scl_jax.mask_rule import value_at
 from scl_jax.prunable import Prunable
@@ -73,7 +74,8 @@ def soft_threshold(
   The loss moves w and s. As s starts negative, its decay towards 0 raises the
   threshold; in the paper decay and initial value set how sparse the network
   becomes, and the weights decay alike. A weight below the threshold has no
-  gradient: only decay and momentum of its optimizer move it.
+  gradient: only decay and momentum of its optimizer move it. A gradient of s
+  that is not finite counts as 0.
 
   Args:
     decay: The decay of s, >= 0: a number, a scalar array (perhaps traced) or a
@@ -115,7 +117,7 @@ def soft_threshold(
     price = value_at(decay, state.count)
     _, mask_grads = pull_back(_effective, grads, weights, state.mask_params)
     mask_grads = jax.tree.map(
-      lambda g, s: g + price * s, mask_grads, state.mask_params
+      lambda g, s: finite_or_zero(g) + price * s, mask_grads, state.mask_params
     )
     steps, optimizer_state = by_layer.update(
       mask_grads, state.optimizer_state, state.mask_params
