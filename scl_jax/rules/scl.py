@@ -247,7 +247,11 @@ def scl(
       old = state._replace(count=new.count)
       new = jax.tree.map(lambda x, y: jnp.where(frozen, x, y), old, new)
     seen = motion.observe(
-      state.motion_state, state.count, new.mask_params, sizes
+      state.motion_state,
+      state.count,
+      new.mask_params,
+      sizes,
+      end=None if freeze_step is None else freeze_step - 1,
     )
     return new._replace(motion_state=seen)
 
