@@ -44,7 +44,7 @@ class MaskRule(NamedTuple):
     update: `(grads, rule_state, weights) -> rule_state`. `grads` are dense and
       taken at the effective parameters; both trees are float32 (or wider).
     resumes_weights: Whether a connection that comes back has its stored weight.
-      If not, it starts from zero, and so do its optimizer moments.
+      If not, it starts from zero, with the moments of a fresh optimizer state.
     effective: `(weights, mask_params) -> params`, differentiable, for a rule
       whose params are not weights * masks; exactly 0 where a mask is 0.
   """
