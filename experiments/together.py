@@ -15,9 +15,10 @@
 """Runs that differ in seed, penalty or target density, as one program.
 
 The states of all runs are stacked, and the step is mapped over them by
-`jax.vmap`. It is the one of the first run: what a penalty or a target density
-is, `scl_jax.scl` reads from its state. A run starts from the very state that it
-has alone and sees the same batches; XLA adds in another order, so its numbers
+`jax.vmap`. It is the one of the first run, but for what lies in the state: the
+penalty, which the step's rule is made with, and the target density, which
+`scl_jax.scl` itself reads there. A run starts from the very state that it has
+alone and sees the same batches; XLA adds in another order, so its numbers
 differ from those alone by rounding, which grows over the steps. A group that is
 interrupted is lost as a whole.
 """
@@ -170,10 +171,17 @@ def compose(
   orders = {c.seed: feeds.make_feed(c, dataset.train).batches for c in configs}
   num_steps = config.epochs * feed.steps_per_epoch
   starts = [start(c, model, dataset, num_steps) for c in configs]
-  tx, one_state = starts[0]
-  step = training_step.make_step(
-    config, model, tx, dataset.train.scaling, feed.take
-  )
+  one_state = starts[0][1]
+
+  def step(state, arrays, batch):
+    own_step = training_step.make_step(
+      config,
+      model,
+      _optimizer(config, num_steps, **_own_penalty(config, state)),
+      dataset.train.scaling,
+      feed.take,
+    )
+    return own_step(state, arrays, batch)
 
   def batches(first: int, number: int) -> np.ndarray:
     rows = {s: np.asarray(order(first, number)) for s, order in orders.items()}
@@ -208,11 +216,28 @@ def start(
   Returns:
     An optax transformation and a `TrainState`.
   """
-  rule = train.rule_of(config, num_steps)
-  tx = optimizers.make_optimizer(config, num_steps)
-  if rule is not None:
-    tx = scl_jax.sparsify(tx, rule)
+  tx = _optimizer(config, num_steps)
   return tx, initial.first_state(config, model, dataset, tx)
+
+
+def _optimizer(
+  config: ml_collections.ConfigDict, num_steps: int, **arguments: Any
+) -> optax.GradientTransformation:
+  """The optimizer of a config, with further arguments for its rule."""
+  rule = train.rule_of(config, num_steps, **arguments)
+  tx = optimizers.make_optimizer(config, num_steps)
+  return tx if rule is None else scl_jax.sparsify(tx, rule)
+
+
+def _own_penalty(
+  config: ml_collections.ConfigDict, state: train.TrainState
+) -> dict[str, jax.Array]:
+  """The given penalty of a run, which stays in its state."""
+  if config.method == 'dense':
+    return {}
+  rule_state = scl_jax.get_sparsify_state(state.opt_state).rule_state
+  is_given = rule_state.control_state is None
+  return {'penalty': rule_state.penalty} if is_given else {}
 
 
 def fit(

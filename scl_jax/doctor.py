@@ -46,8 +46,8 @@ class Finding(NamedTuple):
   """Something that is wrong with a run.
 
   Attributes:
-    code: A short name: `'collapse'`, `'penalty'`, `'stopped'`, `'target'` or
-      `'path'`.
+    code: A short name: `'nan'`, `'collapse'`, `'penalty'`, `'stopped'`,
+      `'target'` or `'path'`.
     message: One sentence: what is wrong, and what to change.
   """
 
@@ -104,7 +104,9 @@ def diagnose(
     )
   masks = get_masks(opt_state)
   state = get_sparsify_state(opt_state).rule_state
-  findings = []
+  findings = _not_a_number(state)
+  if findings:
+    return findings  # what follows from it needs no advice of its own
   if not isinstance(state, SCLState) or int(state.count) > 0:
     findings += _collapsed(masks, groups)
   if isinstance(state, SCLState):
@@ -113,6 +115,22 @@ def diagnose(
   if fn is not None:
     findings += _pathless(fn, params, inputs, masks)
   return findings
+
+
+def _not_a_number(state: Any) -> list[Finding]:
+  leaves = jax.tree.leaves(getattr(state, 'mask_params', None))
+  lost = sum(int(jnp.sum(jnp.isnan(m))) for m in leaves)
+  if not lost:
+    return []
+  total = sum(m.size for m in leaves)
+  return [
+    Finding(
+      'nan',
+      f'{lost} of {total} mask variables are NaN, so that their masks '
+      'stay closed for good: go back to a state before that, and look for NaN '
+      'in the penalty, the normalizer and the mask optimizer.',
+    )
+  ]
 
 
 def _collapsed(
@@ -216,7 +234,11 @@ def _aims(state: SCLState) -> list[tuple[str, float, float]]:
 def _weak_penalty(state: SCLState, steps_left: int) -> list[Finding]:
   count, moved = int(state.count), state.motion_state
   steps = _mask_steps(state, steps_left)
-  if int(moved.changed) or not steps or count < max(steps / 10, motion.EVERY):
+  if (
+    int(moved.changed) >= 0
+    or not steps
+    or count < max(steps / 10, motion.EVERY)
+  ):
     return []
   nearest = min(
     float(jnp.min(jnp.abs(m)))
@@ -242,16 +264,20 @@ def _stopped(state: SCLState) -> list[Finding]:
     return []
   freeze_step, moved = int(state.freeze_step), state.motion_state
   end = min(int(state.count), freeze_step)
-  changed = int(moved.changed)
+  never, changed = int(moved.changed) < 0, max(0, int(moved.changed))
   if end - changed <= max(_STILL_SHARE * freeze_step, 2 * motion.EVERY):
     return []
+  remedy = (
+    'raise the learning rate of the mask optimizer or the penalty.'
+    if never
+    else 'lower freeze_step to fine-tune the weights for longer, or raise the '
+    'box or the learning rate of the mask optimizer if masks should still move.'
+  )
   return [
     Finding(
       'stopped',
       f'The density has not changed from step {changed} to step {end}, with '
-      f'freeze_step={freeze_step}: lower freeze_step to fine-tune the weights '
-      'for longer, or raise the box or the learning rate of the mask optimizer '
-      'if masks should still move.',
+      f'freeze_step={freeze_step}: {remedy}',
     )
   ]
 

@@ -22,6 +22,9 @@ import inspect
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+import optax
 
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
@@ -41,7 +44,7 @@ class MaskRule(NamedTuple):
     update: `(grads, rule_state, weights) -> rule_state`. `grads` are dense and
       taken at the effective parameters; both trees are float32 (or wider).
     resumes_weights: Whether a connection that comes back has its stored weight.
-      If not, it starts from zero, and so do its optimizer moments.
+      If not, it starts from zero, with the moments of a fresh optimizer state.
     effective: `(weights, mask_params) -> params`, differentiable, for a rule
       whose params are not weights * masks; exactly 0 where a mask is 0.
   """
@@ -50,6 +53,37 @@ class MaskRule(NamedTuple):
   update: Callable[[PyTree, Any, PyTree], Any]
   resumes_weights: bool = True
   effective: Callable[[PyTree, PyTree], PyTree] | None = None
+
+
+def value_at(value: optax.ScalarOrSchedule, count: ArrayLike) -> jax.Array:
+  """What a number or a schedule is at a step.
+
+  For the `update` of a rule. Taken anew in each step, not from the state, so
+  that a value may be traced and changed by `optax.inject_hyperparams`.
+
+  Args:
+    value: A number, a scalar array or a schedule of the step.
+    count: The step.
+
+  Returns:
+    A float32 scalar.
+  """
+  return jnp.asarray(value(count) if callable(value) else value, jnp.float32)
+
+
+def finite_or_zero(gradient: jax.Array) -> jax.Array:
+  """A gradient of mask variables without what would stay in them for good.
+
+  For the `update` of a rule. Optimizers can be guarded against a bad batch, by
+  `optax.apply_if_finite` for one, but no guard of the inner one reaches masks.
+
+  Args:
+    gradient: An array.
+
+  Returns:
+    It, with 0 where it is not finite.
+  """
+  return jnp.where(jnp.isfinite(gradient), gradient, jnp.zeros_like(gradient))
 
 
 def pull_back(

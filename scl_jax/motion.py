@@ -37,7 +37,7 @@ class MotionState(NamedTuple):
     start: The value that all mask variables started from, float32.
     density: The density at the last look, float32.
     changed: The last look that found another density than the one before it, as
-      a step, int32; 0 if none did.
+      a step, int32; -1 if none did.
   """
 
   start: jax.Array
@@ -57,7 +57,7 @@ def init_motion(start: float) -> MotionState:
   return MotionState(
     jnp.asarray(start, jnp.float32),
     jnp.asarray(start > 0, jnp.float32),
-    jnp.zeros((), jnp.int32),
+    jnp.full((), -1, jnp.int32),
   )
 
 
@@ -66,6 +66,7 @@ def observe(
   count: jax.Array,
   mask_params: tree_lib.PyTree,
   sizes: tree_lib.PyTree,
+  end: int | None = None,
 ) -> MotionState:
   """Looks at the masks, if it is time.
 
@@ -74,6 +75,8 @@ def observe(
     count: The step, from 0.
     mask_params: The mask variables; they are live above 0.
     sizes: How many connections each stands for.
+    end: The step from which on masks are set, not trained, and no longer looked
+      at; `None` never.
 
   Returns:
     The new state.
@@ -87,4 +90,7 @@ def observe(
       changed=jnp.where(density == state.density, state.changed, count),
     )
 
-  return branching.cond(count % EVERY == 0, look, lambda: state)
+  is_due = count % EVERY == 0
+  if end is not None:
+    is_due &= count < end
+  return branching.cond(is_due, look, lambda: state)

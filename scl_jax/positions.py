@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Where the entries of an array are, counted row by row."""
+"""Where the entries of an array are, counted row by row, and a hash of it."""
 
 import jax
 import jax.numpy as jnp
@@ -42,3 +42,28 @@ def positions(
   for axis, size in enumerate(shape):
     position = position * size + jax.lax.broadcasted_iota(dtype, shape, axis)
   return position
+
+
+def scrambled(
+  shape: tuple[int, ...],
+  start: jax.typing.ArrayLike = 0,
+  shift: jax.typing.ArrayLike = 0,
+) -> jax.Array:
+  """A number for each entry that looks random: a hash of its position.
+
+  Wellons's lowbias32, with one more number added half way. It maps uint32 to
+  themselves one to one, so that the numbers of an array are distinct.
+
+  Args:
+    shape: The array's shape.
+    start: Added to the positions, uint32.
+    shift: The number added half way, uint32.
+
+  Returns:
+    An array of uint32 of that shape.
+  """
+  place = positions(shape, jnp.uint32) + jnp.asarray(start, jnp.uint32)
+  place = (place ^ (place >> 16)) * jnp.uint32(0x7FEB352D)
+  place += jnp.asarray(shift, jnp.uint32)
+  place = (place ^ (place >> 15)) * jnp.uint32(0x846CA68B)
+  return place ^ (place >> 16)

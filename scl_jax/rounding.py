@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from scl_jax import tree as tree_lib
-from scl_jax.positions import positions
+from scl_jax.positions import scrambled
 
 PyTree = tree_lib.PyTree
 
@@ -96,11 +96,7 @@ def _round(x: jax.Array, key: jax.Array) -> jax.Array:
 def _hash(x: jax.Array, key: jax.Array) -> jax.Array:
   """Random bits for each entry, from its place and two random numbers.
 
-  With far fewer operations than `jax.random.bits`: Wellons's lowbias32, with
-  one more number added half way.
+  With far fewer operations than `jax.random.bits`.
   """
   start, shift = jax.random.bits(key, (2,), jnp.uint32)
-  place = positions(x.shape, jnp.uint32) + start
-  place = (place ^ (place >> 16)) * jnp.uint32(0x7FEB352D) + shift
-  place = (place ^ (place >> 15)) * jnp.uint32(0x846CA68B)
-  return place ^ (place >> 16)
+  return scrambled(x.shape, start, shift)

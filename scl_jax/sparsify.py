@@ -40,9 +40,12 @@ optax optimizer, and may stand within `optax.chain`, `partition` or
 `MultiSteps`.
 
 Rules differ in what a connection that comes back resumes: the weight that it
-had (SCL), or zero, with zero optimizer moments (RigL, SET). A rule declares
-which. Its state must have an attribute `masks`, so that a state says by itself
-what is live: `get_masks` needs no rule.
+had (SCL), or zero, with the moments of a fresh optimizer state (RigL, SET). A
+rule declares which. Moments are arrays of the weight's shape; what an optimizer
+keeps of rows or columns, and its step count, stay. (So `optax.contrib.acprop`,
+which divides by the moment of the step before, does not fit such a rule.) A
+rule's state must have an attribute `masks`, so that it says by itself what is
+live: `get_masks` needs no rule.
 
 Where masks follow from the weights (Dynamic Sparse Training, soft thresholds),
 params are another function of weights and mask variables than their product,
@@ -69,7 +72,7 @@ not floating point are left alone.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -208,16 +211,38 @@ def _step_of_function(inner, rule, grads, state, extra_args):
   )
 
 
+class _Slot(NamedTuple):
+  """A leaf of the inner state, and what it is in a fresh one."""
+
+  now: Any
+  fresh: Any
+
+
 def _reset(inner, weights, inner_state, regrown):
-  """Regrown connections start from zero, and so do their moments."""
+  """Regrown connections start from zero, with the moments of a fresh state."""
+  weights = jax.tree.map(
+    lambda w, where: jnp.where(where, jnp.zeros_like(w), w), weights, regrown
+  )
+  slots = jax.tree.map(_Slot, inner_state, inner.init(weights))
   inner_state = optax.tree_map_params(
     inner,
-    _zero_where,
-    inner_state,
-    regrown,
-    is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+    # All that is like params at once, whatever stands there for one of them.
+    lambda like_params: jax.tree.map(_refresh, regrown, like_params),
+    slots,
+    transform_non_params=lambda slot: slot.now,
+    is_leaf=lambda _: True,
   )
-  return jax.tree.map(_zero_where, weights, regrown), inner_state
+  return weights, inner_state
+
+
+def _refresh(where: jax.Array, part: Any) -> Any:
+  """Fresh where regrown, if it is a moment: one array of the weight's shape."""
+  is_moment = isinstance(part, _Slot) and jnp.shape(part.now) == where.shape
+  if is_moment:
+    now = jnp.asarray(part.now)
+    return jnp.where(where, jnp.asarray(part.fresh, now.dtype), now)
+  is_slot = lambda node: isinstance(node, _Slot)
+  return jax.tree.map(lambda slot: slot.now, part, is_leaf=is_slot)
 
 
 _keep = lambda weights, inner_state, regrown: (weights, inner_state)
@@ -229,13 +254,6 @@ def _regrown(
   if new_mask is None or mask is None:
     return jnp.zeros_like(weight, dtype=bool)  # sharded as it is
   return masks_lib.expand(new_mask > mask, weight.shape)
-
-
-def _zero_where(leaf: Any, where: jax.Array) -> Any:
-  """Zeros, unless the leaf of a state is a hole or factored, not a moment."""
-  if isinstance(leaf, optax.MaskedNode) or leaf.shape != where.shape:
-    return leaf
-  return jnp.where(where, jnp.zeros_like(leaf), leaf)
 
 
 def _difference(param: Any, effective: jax.Array | None) -> jax.Array:

@@ -19,15 +19,17 @@ so sharded arrays stay where they are, and a billion scores cost 32 passes.
 """
 
 from collections.abc import Callable, Sequence
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import numpy as np
 
 from scl_jax import tree as tree_lib
 from scl_jax import wide
-from scl_jax.positions import positions
+from scl_jax.positions import scrambled
 
 PyTree = tree_lib.PyTree
 
@@ -40,12 +42,14 @@ class Threshold(NamedTuple):
 
   Attributes:
     key: The scores above this one are kept, an int32 that sorts as they do.
-    ends: For each leaf the position before which scores equal to it are kept,
-      too, int32.
+    end: Scores equal to it are kept where a hash of their place is below this
+      one, int32.
+    is_end_kept: Whether they are kept at it, too, bool, for each leaf.
   """
 
   key: jax.Array
-  ends: PyTree
+  end: jax.Array
+  is_end_kept: PyTree
 
 
 def keep_highest(
@@ -57,9 +61,9 @@ def keep_highest(
 ) -> PyTree:
   """Masks of the highest scores over all leaves that the budget can pay.
 
-  With costs of 1 exactly `budget` entries are kept. Among equal scores those
-  come first that lie in an earlier leaf, then at an earlier position; the first
-  that is too dear ends it.
+  With costs of 1 exactly `budget` entries are kept. Equal scores come in an
+  order that looks random, the same each time, so that no leaf, row or column is
+  preferred; the first that is too dear ends it.
 
   Args:
     scores: Floating-point arrays without NaN, `None` elsewhere.
@@ -79,7 +83,7 @@ def keep_highest(
     ValueError: If `scores` holds no array.
 
   Example:
-    >>> keep_highest({'w': jnp.array([3.0, 1.0, 2.0, 2.0])}, 2)
+    >>> keep_highest({'w': jnp.array([3.0, 1.0, 2.0, 0.0])}, 2)
     {'w': Array([1., 0., 1., 0.], dtype=float32)}
   """
   if isinstance(budget, wide.Wide) or jax.tree_util.all_leaves([budget]):
@@ -146,11 +150,12 @@ def find_threshold(
     budget,
     jnp.where(when, _ROUNDS, 0),
   )
-  return threshold._replace(ends=jax.tree.unflatten(treedef, threshold.ends))
+  is_end_kept = jax.tree.unflatten(treedef, threshold.is_end_kept)
+  return threshold._replace(is_end_kept=is_end_kept)
 
 
 def _find(leaves, costs, rates, budget, rounds):
-  """The threshold, its ends as a list; closes over nothing."""
+  """The threshold, `is_end_kept` as a list; closes over nothing."""
   ones = [1] * len(leaves)
   prices = list(zip(costs or ones, rates or ones, strict=True))
   keys = [_ordered_int(leaf) for leaf in leaves]
@@ -163,16 +168,30 @@ def _find(leaves, costs, rates, budget, rounds):
   )
   tied = [k == key for k in keys]
   rest = wide.minus(budget, _sum([k > key for k in keys], prices))
-  ends = []
-  for equal, price in zip(tied, prices, strict=True):
-    end = _end(equal, price, rest, rounds)
-    paid = equal & (positions(equal.shape) < end)
+
+  def below(end):
+    ranks = _ranks(leaves)
+    chosen = [e & (r < end) for e, r in zip(tied, ranks, strict=True)]
+    return _sum(chosen, prices)
+
+  end = bisect(
+    lambda t: wide.at_most(below(t), rest),
+    _INT32.min,
+    _INT32.max,
+    rounds=rounds,
+  )
+  rest = wide.minus(rest, below(end))
+  # One at the end at most, but if there are more than 2^32 entries.
+  is_end_kept = []
+  for equal, rank, price in zip(tied, _ranks(leaves), prices, strict=True):
+    cost = _sum([equal & (rank == end)], [price])
+    is_kept = wide.at_most(cost, rest)
     # One that is too dear ends it, for the leaves that follow as well.
-    is_all = jnp.all(paid == equal)
-    rest = wide.minus(rest, _sum([paid], [price]))
-    rest = jax.tree.map(lambda r, a=is_all: jnp.where(a, r, 0), rest)
-    ends.append(end)
-  return Threshold(key, ends)
+    rest = jax.tree.map(
+      lambda r, k=is_kept: jnp.where(k, r, 0), wide.minus(rest, cost)
+    )
+    is_end_kept.append(is_kept)
+  return Threshold(key, end, is_end_kept)
 
 
 def _no_threshold(*operands):
@@ -191,13 +210,19 @@ def above(scores: PyTree, threshold: Threshold) -> PyTree:
   Returns:
     A tree like `scores` of float32 arrays of {0, 1}.
   """
-
-  def is_above(leaf, end):
+  leaves, treedef = jax.tree.flatten(scores)
+  masks = []
+  for leaf, rank, is_kept in zip(
+    leaves,
+    _ranks(leaves),
+    treedef.flatten_up_to(threshold.is_end_kept),
+    strict=True,
+  ):
     key = _ordered_int(leaf)
-    tied = (key == threshold.key) & (positions(leaf.shape) < end)
-    return ((key > threshold.key) | tied).astype(jnp.float32)
-
-  return jax.tree.map(is_above, scores, threshold.ends)
+    goes_first = (rank < threshold.end) | ((rank == threshold.end) & is_kept)
+    tied = (key == threshold.key) & goes_first
+    masks.append(((key > threshold.key) | tied).astype(jnp.float32))
+  return jax.tree.unflatten(treedef, masks)
 
 
 def random_masks(weights: PyTree, budget: PyTree, key: jax.Array) -> PyTree:
@@ -271,20 +296,15 @@ def bisect(
   return jax.lax.fori_loop(0, rounds, body, bounds)[0]
 
 
-def _end(
-  chosen: jax.Array,
-  price: tuple[ArrayLike, ArrayLike],
-  budget: wide.Wide,
-  rounds: ArrayLike,
-) -> jax.Array:
-  """The position before which all that are chosen can be paid."""
-  position = positions(chosen.shape)
-  return bisect(
-    lambda t: wide.at_most(_sum([chosen & (position < t)], [price]), budget),
-    0,
-    chosen.size,
-    rounds=rounds,
-  )
+def _ranks(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+  """The order of equal scores, int32: a hash of the place among all entries."""
+  starts = itertools.accumulate((leaf.size for leaf in leaves), initial=0)
+  return [
+    jax.lax.bitcast_convert_type(
+      scrambled(leaf.shape, np.uint32(start % 2**32)), jnp.int32
+    )
+    for leaf, start in zip(leaves, starts, strict=False)
+  ]
 
 
 def _sum(

@@ -34,7 +34,7 @@ def model(params, x):
   return jax.nn.softmax(hidden @ params['b']['kernel'])
 
 
-def make_state(count, a=0.3, b=0.3, changed=0, **arguments):
+def make_state(count, a=0.3, b=0.3, changed=-1, **arguments):
   """A state as it may be after `count` steps."""
   tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.scl(**arguments))
   state = tx.init(PARAMS)
@@ -82,6 +82,43 @@ def test_masks_that_stopped():
   assert codes(make_state(900, changed=400, **options), 300) == ['stopped']
   assert codes(make_state(1200, changed=400, **options), 0) == ['stopped']
   assert codes(make_state(900, changed=800, **options), 300) == []
+
+
+def test_all_masks_closed_in_the_first_step():
+  tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.scl(penalty=10.0))
+  state, update = tx.init(PARAMS), jax.jit(tx.update)
+  for _ in range(30):
+    _, state = update(PARAMS, state, PARAMS)
+  # Not also that no mask has crossed 0.
+  assert codes(state, 50) == ['collapse', 'collapse']
+
+
+def test_what_went_wrong_before_the_cut_is_told_after_it():
+  rule = scl_jax.scl(target_density=0.1, freeze_step=200, mask_optimizer=1e-5)
+  tx = scl_jax.sparsify(optax.sgd(0.1), rule)
+  state, update = tx.init(PARAMS), jax.jit(tx.update)
+  for _ in range(300):
+    _, state = update(PARAMS, state, PARAMS)
+  assert scl_jax.density(scl_jax.get_masks(state)) == 0.1  # of the cut
+  found = scl_jax.diagnose(state, 0)
+  (message,) = (f.message for f in found if f.code == 'stopped')
+  assert 'from step 0 to step 200' in message
+  assert 'raise the learning rate' in message
+
+
+@pytest.mark.parametrize(
+  'rule', [scl_jax.scl(penalty=0.1), scl_jax.dynamic_sparse_training(0.1)]
+)
+def test_mask_variables_that_are_nan(rule):
+  state = scl_jax.sparsify(optax.sgd(0.1), rule).init(PARAMS)
+  lost = jax.tree.map(
+    lambda m: m.at[0].set(jnp.nan), state.rule_state.mask_params
+  )
+  lost = state.rule_state._replace(count=jnp.int32(30), mask_params=lost)
+  (finding,) = scl_jax.diagnose(state._replace(rule_state=lost), 50)
+  assert finding.code == 'nan'
+  first_rows = sum(m[0].size for m in jax.tree.leaves(lost.mask_params))
+  assert finding.message.startswith(f'{first_rows} of ')
 
 
 def test_a_target_that_will_be_missed():

@@ -168,17 +168,6 @@ class TestPenalty:
       [penalty_of(state) for state in states], np.arange(10) / 100, atol=1e-6
     )
 
-  def test_it_lies_in_the_state(self):
-    """So another λ can be set, or vmapped, without another rule."""
-    tx = scl_jax.sparsify(optax.sgd(0.0), scl_jax.scl(penalty=0.02))
-    params = init_params()
-    state = optax.tree.set(tx.init(params), penalty=jnp.float32(1.0))
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    _, state = tx.update(zeros, state, params)
-    np.testing.assert_allclose(
-      state.rule_state.mask_params['w'], 0.3 - 0.05, rtol=1e-6
-    )
-
   def test_float32_can_resolve_the_smallest_useful_step(self):
     """At λ = 1e-4 a mask variable still moves (λ that does nothing)."""
     tx = scl_jax.sparsify(optax.sgd(0.0), scl_jax.scl(penalty=1e-4))

@@ -185,6 +185,38 @@ class TestOwnRule:
         if step:
           assert np.any(np.asarray(moment[2]))
 
+  @pytest.mark.parametrize(
+    ('optimizer', 'number'),
+    [
+      (optax.rprop(0.01), 2),
+      (optax.rmsprop(0.01, initial_scale=1.0), 1),
+      (optax.adagrad(0.01, initial_accumulator_value=0.1), 1),
+      (optax.sm3(0.01), 1),  # and a list of arrays for each weight
+      (optax.contrib.schedule_free_sgd(0.01), 1),
+    ],
+  )
+  def test_moments_start_again_from_fresh_values(self, optimizer, number):
+    params = network.make_params()
+    tx = scl_jax.sparsify(optimizer, alternating_rule(False))
+    _, _, history = network.train(tx, params, 4)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    fresh = jax.tree.leaves(optimizer.init(zeros))
+    for step, (_, state) in enumerate(history):
+      regrown = -(step % 2)
+      pairs = [
+        (np.asarray(leaf), np.asarray(start))
+        for leaf, start in zip(
+          jax.tree.leaves(state.inner_state), fresh, strict=True
+        )
+        if leaf.shape == (6, 5)
+      ]
+      assert len(pairs) == number
+      for leaf, start in pairs:
+        assert np.all(np.isfinite(leaf))
+        np.testing.assert_array_equal(leaf[regrown], start[regrown])
+        if step:
+          assert np.any(leaf[2] != start[2])
+
   def test_weights_of_an_own_function_are_never_reset(self):
     rule = scl_jax.soft_threshold(0.1)._replace(resumes_weights=False)
     with pytest.raises(ValueError, match='resumes_weights must be True'):

@@ -266,6 +266,17 @@ def test_arguments(arguments, message):
     scl_jax.scl(**arguments)
 
 
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_a_cut_before_any_mask_has_moved_takes_of_all_layers(dtype):
+  params = {name: {'kernel': jnp.ones((20, 20))} for name in 'abc'}
+  rule = scl_jax.scl(target_density=0.5, freeze_step=1, mask_dtype=dtype)
+  tx = scl_jax.sparsify(optax.sgd(0.1), rule)
+  _, state = jax.jit(tx.update)(params, tx.init(params), params)
+  assert sum(live(state)) == 600
+  # All are equal: 200 ± 5 standard deviations of a choice at random.
+  assert all(160 < number < 240 for number in live(state))
+
+
 def test_a_target_below_one_connection_is_an_error():
   rule = scl_jax.scl(target_density=1e-3, freeze_step=9)
   with pytest.raises(ValueError, match=r'leaves 0 of 230.*0.004348'):

@@ -27,7 +27,9 @@ from scl_jax import masks as masks_lib
 from scl_jax import ste
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import finite_or_zero
 from scl_jax.mask_rule import pull_back
+from scl_jax.mask_rule import value_at
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
 
@@ -41,7 +43,7 @@ class DSTState(NamedTuple):
     count: Steps so far, int32.
     mask_params: The thresholds t, float32, one a feature; `None` at leaves that
       are not prunable.
-    penalty: α of the last step, float32; of the next one, if it is constant.
+    penalty: A record of α, float32: that of the last step.
     optimizer_state: State of the mask optimizer.
   """
 
@@ -75,12 +77,14 @@ def dynamic_sparse_training(
 
   with the unit step S and a long-tailed surrogate of its derivative, through
   which the loss moves weights and thresholds. Its counterpart is the penalty
-  α Σ exp(-t) over all features. Thresholds start from 0. Not part of this: the
-  released code's return to t = 0 in a layer that has lost 99 %.
+  α Σ exp(-t) over all features. Thresholds start from 0, and a gradient of one
+  that is not finite counts as 0. Not part of this: the released code's return
+  to t = 0 in a layer that has lost 99 %.
 
   Args:
     penalty: α >= 0: a number, a scalar array (perhaps traced) or a schedule of
-      the step. Higher is sparser.
+      the step. Higher is sparser. The rule that updates decides, whatever the
+      state was made with.
     mask_optimizer: Moves the thresholds; by default SGD with learning rate
       0.01 and momentum 0.9. The paper uses the optimizer of the weights.
     estimator: The surrogate, see `scl_jax.ste`; `'polynomial'` is the paper's.
@@ -128,19 +132,17 @@ def dynamic_sparse_training(
     return DSTState(
       count=jnp.zeros((), jnp.int32),
       mask_params=mask_params,
-      penalty=jnp.asarray(
-        penalty(0) if callable(penalty) else penalty, jnp.float32
-      ),
+      penalty=value_at(penalty, 0),
       optimizer_state=by_feature.init(mask_params),
     )
 
   def update_fn(grads, state, weights):
-    price = state.penalty
-    if callable(penalty):
-      price = jnp.asarray(penalty(state.count), jnp.float32)
+    price = value_at(penalty, state.count)
     _, mask_grads = pull_back(effective_fn, grads, weights, state.mask_params)
     mask_grads = jax.tree.map(
-      lambda g, t: g - price * jnp.exp(-t), mask_grads, state.mask_params
+      lambda g, t: finite_or_zero(g) - price * jnp.exp(-t),
+      mask_grads,
+      state.mask_params,
     )
     steps, optimizer_state = by_feature.update(
       mask_grads, state.optimizer_state, state.mask_params

@@ -40,9 +40,9 @@ def sparse_evolutionary_training(
 
   Starts from random masks. Every `update_every` steps each layer drops the live
   connections with the smallest |w| and grows as many at random. A connection
-  that grows starts from zero, and so do its optimizer moments. The share that
-  moves falls as a cosine, RigL's version of SET (arXiv 1911.11134, section 3);
-  in SET it is constant, and changes come once an epoch.
+  that grows starts from zero, with the moments of a fresh optimizer state. The
+  share that moves falls as a cosine, RigL's version of SET (arXiv 1911.11134,
+  section 3); in SET it is constant, and changes come once an epoch.
 
   Args:
     target_density: The density, in (0, 1]; it never changes.

@@ -40,9 +40,9 @@ def rigl(
 
   Starts from random masks. Every `update_every` steps each layer drops the live
   connections with the smallest |w| and grows as many where the dense |g| is
-  largest. A connection that grows starts from zero, and so do its optimizer
-  moments. In the paper such a step leaves the weights as they are; here the
-  others take their optimizer step as always.
+  largest. A connection that grows starts from zero, with the moments of a fresh
+  optimizer state. In the paper such a step leaves the weights as they are; here
+  the others take their optimizer step as always.
 
   Args:
     target_density: The density, in (0, 1]; it never changes.

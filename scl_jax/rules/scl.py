@@ -15,6 +15,7 @@
 """Sparse Connectivity Learning (arXiv 2201.05020)."""
 
 from collections.abc import Mapping
+import functools
 import numbers
 from typing import Literal, NamedTuple
 
@@ -35,6 +36,8 @@ from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.feature_price import relative_prices
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import finite_or_zero
+from scl_jax.mask_rule import value_at
 from scl_jax.normalizers import Normalizer
 from scl_jax.normalizers import get_normalizer
 from scl_jax.prunable import Prunable
@@ -49,7 +52,7 @@ class SCLState(NamedTuple):
     count: Steps so far, int32.
     mask_params: The mask variables, in `mask_dtype`; `None` at leaves that are
       not prunable.
-    penalty: λ of the last step, float32; of the next one, if it is constant.
+    penalty: A record of λ, float32: that of the last step with trainable masks.
       With densities of layers a tree like `mask_params`.
     normalizer_state: State of the normaliser.
     optimizer_state: State of the mask optimizer and of the box.
@@ -108,7 +111,9 @@ def scl(
     \mathrm{normalizer}(g \cdot w \cdot s'(m)) + \lambda s'(m))\bigr)
 
   A connection goes when keeping it lowers the loss by less than its price, and
-  comes back, with the weight that it had, when that changes.
+  comes back, with the weight that it had, when that changes. An entry of g · w
+  that is not finite counts as 0, so that a bad batch leaves masks as they are
+  but for their price.
 
   From the paper's abstract: the product of weight and unit step, the estimator,
   the normalisation by feature, the penalty. Our choices: the running norm, the
@@ -117,11 +122,13 @@ def scl(
 
   Args:
     penalty: λ >= 0, the price of one connection: a number, a scalar array
-      (perhaps traced) or a schedule of the step. With the default normaliser,
-      0.005 left 8 % of LeNet-300-100 after 6 epochs of MNIST (README).
+      (perhaps traced) or a schedule of the step. The rule that updates decides,
+      whatever the state was made with. With the default normaliser, 0.005 left
+      8 % of LeNet-300-100 after 6 epochs of MNIST (README).
     target_density: Instead of `penalty`, the density to reach, in (0, 1]. λ is
       then driven by `scl_jax.control`, and at `freeze_step` one cut over all
-      leaves makes the number of live connections exact. A mapping from regular
+      leaves makes the number of live connections exact. It is read at `init`
+      and then lies in the state. A mapping from regular
       expressions for whole paths to densities gives each leaf its own λ and its
       own cut; the first match wins, and each prunable leaf needs one.
     target_macs: Instead of `penalty`, the share of the dense network's MACs to
@@ -186,6 +193,9 @@ def scl(
   target = targets.choose(
     target_density, target_macs, costs, freeze_step=freeze_step, ramp=ramp
   )
+  given_penalty = functools.partial(
+    value_at, 0.0 if penalty is None else penalty
+  )
   derivative = ste.get_estimator(estimator)
   # Gradients are normalised and charged by connection; the sums move mask
   # variables, which may stand for several connections.
@@ -209,11 +219,8 @@ def scl(
       tree_lib.keep_where(weights, mask_params), jnp.float32
     )
     features.check_feature_axes(feature_axes, connections)
-    control_state, budget = None, None
-    if target is None:
-      price = given_penalty(0)
-    else:
-      price = jnp.zeros((), jnp.float32)
+    price, control_state, budget = given_penalty(0), None, None
+    if target is not None:
       control_state, budget = target.init(weights, mask_params)
       if isinstance(target_density, Mapping):
         price = jax.tree.map(lambda _: jnp.copy(price), mask_params)
@@ -243,7 +250,11 @@ def scl(
       old = state._replace(count=new.count)
       new = jax.tree.map(lambda x, y: jnp.where(frozen, x, y), old, new)
     seen = motion.observe(
-      state.motion_state, state.count, new.mask_params, sizes
+      state.motion_state,
+      state.count,
+      new.mask_params,
+      sizes,
+      end=None if freeze_step is None else freeze_step - 1,
     )
     return new._replace(motion_state=seen)
 
@@ -257,7 +268,7 @@ def scl(
 
     def task_gradients():
       return jax.tree.map(
-        lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
+        lambda m, g, w: finite_or_zero((g * w).astype(m.dtype) * derivative(m)),
         expanded,
         grads,
         weights,
@@ -333,13 +344,7 @@ def scl(
       return target.price(
         state.control_state, state.count, gradients, state.masks, sizes
       )
-    if callable(penalty):
-      return given_penalty(state.count), None
-    return state.penalty, None
-
-  def given_penalty(count):
-    price = penalty(count) if callable(penalty) else penalty
-    return jnp.asarray(price, jnp.float32)
+    return given_penalty(state.count), None
 
   return MaskRule(init_fn, update_fn)
 

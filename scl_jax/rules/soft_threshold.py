@@ -24,7 +24,9 @@ import optax
 from scl_jax import checks
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import finite_or_zero
 from scl_jax.mask_rule import pull_back
+from scl_jax.mask_rule import value_at
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
 
@@ -38,8 +40,7 @@ class STRState(NamedTuple):
     count: Steps so far, int32.
     mask_params: s, float32, one a layer in as many axes as its weight has;
       `None` at leaves that are not prunable.
-    decay: The decay of the last step, float32; of the next one, if it is
-      constant.
+    decay: A record of the decay, float32: that of the last step.
     optimizer_state: State of the mask optimizer.
   """
 
@@ -73,11 +74,13 @@ def soft_threshold(
   The loss moves w and s. As s starts negative, its decay towards 0 raises the
   threshold; in the paper decay and initial value set how sparse the network
   becomes, and the weights decay alike. A weight below the threshold has no
-  gradient: only decay and momentum of its optimizer move it.
+  gradient: only decay and momentum of its optimizer move it. A gradient of s
+  that is not finite counts as 0.
 
   Args:
     decay: The decay of s, >= 0: a number, a scalar array (perhaps traced) or a
-      schedule of the step; decay × s is added to the gradient of s.
+      schedule of the step; decay × s is added to the gradient of s. The rule
+      that updates decides, whatever the state was made with.
     init_value: The s to start from. σ(-5) = 0.0067 is the threshold then.
     mask_optimizer: Moves s; by default SGD with learning rate 0.1 and momentum
       0.9. The paper uses the optimizer of the weights.
@@ -108,17 +111,15 @@ def soft_threshold(
     return STRState(
       count=jnp.zeros((), jnp.int32),
       mask_params=mask_params,
-      decay=jnp.asarray(decay(0) if callable(decay) else decay, jnp.float32),
+      decay=value_at(decay, 0),
       optimizer_state=by_layer.init(mask_params),
     )
 
   def update_fn(grads, state, weights):
-    price = state.decay
-    if callable(decay):
-      price = jnp.asarray(decay(state.count), jnp.float32)
+    price = value_at(decay, state.count)
     _, mask_grads = pull_back(_effective, grads, weights, state.mask_params)
     mask_grads = jax.tree.map(
-      lambda g, s: g + price * s, mask_grads, state.mask_params
+      lambda g, s: finite_or_zero(g) + price * s, mask_grads, state.mask_params
     )
     steps, optimizer_state = by_layer.update(
       mask_grads, state.optimizer_state, state.mask_params
