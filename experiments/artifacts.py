@@ -17,7 +17,7 @@
 | file | what is in it |
 |---|---|
 | `config.json` | the config |
-| `metrics.jsonl` | one JSON object for each point of the run |
+| `metrics.jsonl` | one JSON object for each point; null: not finite |
 | `result.json` | test accuracy, density, seconds; see `experiments.gating` |
 | `run.json` | command, versions, devices, the shape of an image |
 | `table.md` | the table of layers |
@@ -60,6 +60,7 @@ import ml_collections
 
 from experiments import hosts
 from experiments import plots
+from experiments import recording
 from scl_jax import atomic
 
 # All of the above but the config. `result.json` is the first to go, as it says
@@ -207,10 +208,9 @@ def write(
     masks: The final masks.
     image_shape: (height, width, channels) of an input.
   """
-  lines = ''.join(json.dumps(point) + '\n' for point in history)
   for name, text in {
     'config.json': config.to_json(indent=2),
-    'metrics.jsonl': lines,
+    'metrics.jsonl': ''.join(map(recording.line, history)),
     'table.md': table + '\n',
     'run.json': json.dumps(_origin(image_shape), indent=2),
   }.items():

@@ -20,13 +20,27 @@
 
 import os
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from scl_jax import tree as tree_lib
+
+
+class Progress(NamedTuple):
+  """What a checkpoint holds beside the state.
+
+  Attributes:
+    history: The points so far.
+    findings: What was found so far, see `train.Run`.
+    seconds: The time so far.
+  """
+
+  history: list[dict[str, float]]
+  findings: list[str]
+  seconds: float
 
 
 class Checkpoints:
@@ -71,15 +85,12 @@ class Checkpoints:
     """The step of the newest checkpoint; `None` if there is none."""
     return None if self._manager is None else self._manager.latest_step()
 
-  def save(
-    self, state: Any, history: list[dict[str, float]], seconds: float
-  ) -> None:
+  def save(self, state: Any, progress: Progress) -> None:
     """Starts to write a checkpoint.
 
     Args:
       state: A tree of arrays with an attribute `step`.
-      history: The points so far.
-      seconds: The time so far.
+      progress: What else there is of the run.
     """
     if self._manager is None:
       return
@@ -90,19 +101,19 @@ class Checkpoints:
         # the history grows.
         state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
         progress=ocp.args.JsonSave(
-          {'history': list(history), 'seconds': seconds}
+          {**progress._asdict(), 'history': list(progress.history)}
         ),
       ),
     )
 
-  def restore(self, like: Any) -> tuple[Any, list[dict[str, float]], float]:
+  def restore(self, like: Any) -> tuple[Any, Progress]:
     """Reads the newest checkpoint.
 
     Args:
       like: A state of the same structure, such as the initial one.
 
     Returns:
-      The state, the points and the seconds.
+      The state and the progress.
 
     Raises:
       FileNotFoundError: If there is no checkpoint.
@@ -119,8 +130,8 @@ class Checkpoints:
         progress=ocp.args.JsonRestore(),
       ),
     )
-    progress = found['progress']
-    return found['state'], progress['history'], progress['seconds']
+    # One that is older than the field has no findings.
+    return found['state'], Progress(**{'findings': [], **found['progress']})
 
 
 def save(workdir: str, arrays: Any) -> str:

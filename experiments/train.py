@@ -14,7 +14,9 @@
 # ==============================================================================
 """The training job: read `train_and_evaluate` from top to bottom."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import math
 import os
 import time
 from typing import Any, NamedTuple
@@ -55,8 +57,8 @@ class Run(NamedTuple):
     history: One dict for each point at which metrics were taken.
     freeze_step: The step from which on masks are fixed.
     seconds: Wall-clock time, compilation included.
-    findings: What `scl_jax.diagnose` found before masks were fixed and at the
-      end.
+    findings: What `scl_jax.diagnose` found before masks were fixed, else at the
+      end; of a run that diverged that alone.
   """
 
   state: TrainState
@@ -213,12 +215,12 @@ def run_job(
       mask_history.write(workdir, int(state.step), masks)
 
   freeze = job.freeze_step
-  findings: list[str] = []  # of the last point before the freeze
   history: list[dict[str, float]] = []
+  findings: list[str] = []  # of the last point before the freeze
   seconds_before = 0.0
   with checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints) as ckpt:
     if resume and ckpt.newest() is not None:
-      state, history, seconds_before = ckpt.restore(state)
+      state, (history, findings, seconds_before) = ckpt.restore(state)
       jax.tree.map(lambda leaf: leaf.delete(), job.state)  # as a step would
     seconds = lambda: seconds_before + time.perf_counter() - job.start
     with (
@@ -261,7 +263,8 @@ def run_job(
           or point['step'] == num_steps
           or is_stopped
         ):
-          ckpt.save(state, history, seconds())
+          progress = checkpointing.Progress(history, findings, seconds())
+          ckpt.save(state, progress)
           since_save = 0
         if is_stopped:
           raise interruption.Interrupted(point['step'], num_steps)
@@ -281,7 +284,21 @@ def run_job(
     state = state._replace(model_state=model_state)
   if rule is not None and not findings:
     findings = diagnose(state, num_steps)
+  # What a doctor says of a network of NaN is beside the point.
+  findings = divergence(history) or findings
   return Run(state, history, freeze, seconds(), findings)
+
+
+def divergence(history: Sequence[Mapping[str, float]]) -> list[str]:
+  """One line if the loss was not finite any more, with the step; else none."""
+  lost = itertools.takewhile(
+    lambda point: not math.isfinite(point['loss']), reversed(history)
+  )
+  return [
+    f'The loss is not finite from step {step} on: lower the learning rate, or '
+    'clip gradients by config.clip_norm.'
+    for step in [point['step'] for point in lost][-1:]
+  ]
 
 
 def diagnose(state: TrainState, num_steps: int) -> list[str]:

@@ -273,6 +273,10 @@ def _json_if_there(workdir: str, name: str) -> dict[str, Any] | None:
 
 
 def _lines(workdir: str, name: str) -> list[dict[str, float]]:
+  """Points, without what was not finite."""
   if not os.path.exists(os.path.join(workdir, name)):
     return []
-  return [json.loads(line) for line in _text(workdir, name).splitlines()]
+  return [
+    {k: value for k, value in json.loads(line).items() if value is not None}
+    for line in _text(workdir, name).splitlines()
+  ]
