@@ -115,10 +115,8 @@ def train_and_evaluate(
   result['findings'] = run.findings
 
   if config.dense_reference:
-    dense_config = config.copy_and_resolve_references()
-    dense_config.method = 'dense'
     dense = fit(
-      dense_config,
+      rules.dense_config(config),
       dense_model,
       dataset,
       workdir=os.path.join(workdir, 'dense'),
