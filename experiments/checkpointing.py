@@ -165,13 +165,10 @@ def restore(workdir: str, like: Any) -> Any:
     FileNotFoundError: If there is no checkpoint.
     ValueError: If the arrays there do not fit.
   """
-  path = os.path.join(os.path.abspath(workdir), 'checkpoint')
-  if not os.path.isdir(path):
-    raise FileNotFoundError(f'There is no checkpoint in {path}.')
+  path = _existing(workdir)
   target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+  _check_shapes(target, stored_leaves(workdir), path)
   with ocp.PyTreeCheckpointer() as checkpointer:
-    stored = checkpointer.metadata(path).item_metadata.tree
-    _check_shapes(target, stored, path)
     return checkpointer.restore(
       path,
       args=ocp.args.PyTreeRestore(
@@ -182,17 +179,41 @@ def restore(workdir: str, like: Any) -> Any:
     )
 
 
-def _check_shapes(target: Any, stored: Any, path: str) -> None:
-  """Raises unless each leaf of `target` is stored; Orbax would skip it."""
-  shapes = {
-    tree_lib.path_string(key_path): leaf.shape
-    for key_path, leaf in jax.tree_util.tree_leaves_with_path(stored)
+def stored_leaves(workdir: str) -> dict[str, Any]:
+  """What `save` wrote, without reading the arrays.
+
+  Args:
+    workdir: The run's folder.
+
+  Returns:
+    From the path of each array to its metadata, with `shape` and `dtype`.
+
+  Raises:
+    FileNotFoundError: If there is no checkpoint.
+  """
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    tree = checkpointer.metadata(_existing(workdir)).item_metadata.tree
+  return {
+    tree_lib.path_string(key_path): leaf
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     if hasattr(leaf, 'shape')
   }
+
+
+def _existing(workdir: str) -> str:
+  path = os.path.join(os.path.abspath(workdir), 'checkpoint')
+  if not os.path.isdir(path):
+    raise FileNotFoundError(f'There is no checkpoint in {path}.')
+  return path
+
+
+def _check_shapes(target: Any, stored: dict[str, Any], path: str) -> None:
+  """Raises unless each leaf of `target` is stored; Orbax would skip it."""
   for key_path, leaf in jax.tree_util.tree_leaves_with_path(target):
     name = tree_lib.path_string(key_path)
-    if shapes.get(name) != leaf.shape:
+    found = stored[name].shape if name in stored else 'none'
+    if found != leaf.shape:
       raise ValueError(
         f'{path} must hold {name!r} with the shape {leaf.shape}; it holds '
-        f'{shapes.get(name, "none")}. Is it of the same model?'
+        f'{found}. Is it of the same model?'
       )
