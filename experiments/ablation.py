@@ -112,11 +112,11 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
   """Mean and sample standard deviation of each variant, as Markdown."""
   lines = ['| variant | accuracy | density |', '|---|--:|--:|']
   for name, points in rows.items():
-    accuracy, std = result_store.mean_and_std(
-      [100 * p['accuracy'] for p in points]
+    accuracy = result_store.plus_minus(
+      *result_store.mean_and_std([100 * p['accuracy'] for p in points])
     )
     density = 100 * np.mean([p['density'] for p in points])
-    lines.append(f'| {name} | {accuracy:.2f} ± {std:.2f} % | {density:.3g} % |')
+    lines.append(f'| {name} | {accuracy} % | {density:.3g} % |')
   return '\n'.join(lines)
 
 

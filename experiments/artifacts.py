@@ -17,7 +17,7 @@
 | file | what is in it |
 |---|---|
 | `config.json` | the config |
-| `metrics.jsonl` | one JSON object for each point of the run |
+| `metrics.jsonl` | one JSON object for each point; null: not finite |
 | `result.json` | test accuracy, density, seconds; see `experiments.gating` |
 | `run.json` | command, versions, devices, the shape of an image |
 | `table.md` | the table of layers |
@@ -30,6 +30,12 @@
 | `checkpoints/` | the newest states of training, to go on from |
 | `tensorboard/` | event files, if the config asks for them |
 | `dense/` | metrics and checkpoints of the dense reference |
+| `compact/` | the small network; of `experiments.compact` |
+| `network.*` | the network in other formats; of `experiments.export` |
+| `bench.json`, `bench.md` | its latencies; of `experiments.export` |
+
+A new run in the workdir of a finished one removes all of them, and nothing else
+that is there.
 
 The config, metrics and checkpoints are written while the run goes on, the rest
 at its end; of several processes the first writes, and all of them the
@@ -54,7 +60,34 @@ import ml_collections
 
 from experiments import hosts
 from experiments import plots
+from experiments import recording
 from scl_jax import atomic
+
+# All of the above but the config. `result.json` is the first to go, as it says
+# that the rest is whole.
+_OF_A_RUN = (
+  'result.json',
+  'metrics.jsonl',
+  'run.json',
+  'table.md',
+  'training.png',
+  'layers.png',
+  'inputs.png',
+  'report.html',
+  'mask_history',
+  'checkpoint',
+  'checkpoints',
+  'tensorboard',
+  'dense',
+  'compact',
+  'network.sparse.safetensors',
+  'network.safetensors',
+  'network.csr',
+  'network.stablehlo',
+  'network.onnx',
+  'bench.json',
+  'bench.md',
+)
 
 # What may change when a run goes on, as the results do not depend on it.
 _WHERE_IT_RUNS = (
@@ -66,50 +99,73 @@ _WHERE_IT_RUNS = (
 )
 
 
-def start(
+def check(
   workdir: str, config: ml_collections.ConfigDict, *, resume: bool
 ) -> None:
-  """Makes the workdir ready for a run.
+  """Refuses a workdir that a run would harm; changes nothing.
 
   Args:
-    workdir: It is made where it is missing; results of a finished run there
-      are removed, unless `resume`.
-    config: The config.
+    workdir: It may be missing.
+    config: The config of the run.
     resume: Whether an interrupted run goes on.
 
   Raises:
     ValueError: If there is an unfinished run and `resume` is not asked for, or
-      it is and the run there has another config.
+      it is and the run there has another config; or if the run would remove
+      the network that it starts from.
   """
-  in_workdir = lambda name: os.path.join(workdir, name)
-  has_checkpoints = any(
-    os.path.isdir(in_workdir(name)) and os.listdir(in_workdir(name))
-    for name in ('checkpoints', os.path.join('dense', 'checkpoints'))
-  )
-  if has_checkpoints and resume:
-    _check_config(in_workdir('config.json'), config)
-  elif has_checkpoints and not os.path.exists(in_workdir('result.json')):
+  warm_start = config.get('warm_start')
+  if warm_start and os.path.realpath(warm_start) == os.path.realpath(workdir):
+    raise ValueError(
+      f'config.warm_start={warm_start!r} is the workdir, whose network the run '
+      'would replace: give another --workdir.'
+    )
+  if _has_checkpoints(workdir) and resume:
+    _check_config(os.path.join(workdir, 'config.json'), config)
+  elif _has_checkpoints(workdir) and not os.path.exists(
+    os.path.join(workdir, 'result.json')
+  ):
     raise ValueError(
       f'{workdir} holds a run that is not finished: go on with --resume, or '
       'give another --workdir.'
     )
+
+
+def start(
+  workdir: str, config: ml_collections.ConfigDict, *, resume: bool
+) -> None:
+  """Makes a workdir ready that `check` has not refused.
+
+  Args:
+    workdir: It is made where it is missing; what a run there has left is
+      removed, unless it goes on.
+    config: The config.
+    resume: Whether an interrupted run goes on, if there is one.
+  """
   hosts.wait('all have seen the workdir as it was')
   if hosts.is_first():
-    _make_ready(workdir, config, resume=resume)
+    os.makedirs(workdir, exist_ok=True)
+    if not (resume and _has_checkpoints(workdir)):
+      _remove_run(workdir)
+    write_text(os.path.join(workdir, 'config.json'), config.to_json(indent=2))
   hosts.wait('the workdir is ready')
 
 
-def _make_ready(
-  workdir: str, config: ml_collections.ConfigDict, *, resume: bool
-) -> None:
-  in_workdir = lambda name: os.path.join(workdir, name)
-  os.makedirs(workdir, exist_ok=True)
-  if not resume:
-    for name in ('checkpoints', 'tensorboard', 'dense', 'mask_history'):
-      shutil.rmtree(in_workdir(name), ignore_errors=True)
-    if os.path.exists(in_workdir('result.json')):
-      os.remove(in_workdir('result.json'))
-  write_text(in_workdir('config.json'), config.to_json(indent=2))
+def _has_checkpoints(workdir: str) -> bool:
+  folders = (
+    os.path.join(workdir, name)
+    for name in ('checkpoints', os.path.join('dense', 'checkpoints'))
+  )
+  return any(os.path.isdir(path) and os.listdir(path) for path in folders)
+
+
+def _remove_run(workdir: str) -> None:
+  for name in _OF_A_RUN:
+    path = os.path.join(workdir, name)
+    if os.path.isdir(path) and not os.path.islink(path):
+      shutil.rmtree(path)
+    elif os.path.lexists(path):
+      os.remove(path)
 
 
 def _check_config(path: str, config: ml_collections.ConfigDict) -> None:
@@ -152,10 +208,9 @@ def write(
     masks: The final masks.
     image_shape: (height, width, channels) of an input.
   """
-  lines = ''.join(json.dumps(point) + '\n' for point in history)
   for name, text in {
     'config.json': config.to_json(indent=2),
-    'metrics.jsonl': lines,
+    'metrics.jsonl': ''.join(map(recording.line, history)),
     'table.md': table + '\n',
     'run.json': json.dumps(_origin(image_shape), indent=2),
   }.items():

@@ -20,13 +20,27 @@
 
 import os
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from scl_jax import tree as tree_lib
+
+
+class Progress(NamedTuple):
+  """What a checkpoint holds beside the state.
+
+  Attributes:
+    history: The points so far.
+    findings: What was found so far, see `train.Run`.
+    seconds: The time so far.
+  """
+
+  history: list[dict[str, float]]
+  findings: list[str]
+  seconds: float
 
 
 class Checkpoints:
@@ -71,15 +85,12 @@ class Checkpoints:
     """The step of the newest checkpoint; `None` if there is none."""
     return None if self._manager is None else self._manager.latest_step()
 
-  def save(
-    self, state: Any, history: list[dict[str, float]], seconds: float
-  ) -> None:
+  def save(self, state: Any, progress: Progress) -> None:
     """Starts to write a checkpoint.
 
     Args:
       state: A tree of arrays with an attribute `step`.
-      history: The points so far.
-      seconds: The time so far.
+      progress: What else there is of the run.
     """
     if self._manager is None:
       return
@@ -90,19 +101,19 @@ class Checkpoints:
         # the history grows.
         state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
         progress=ocp.args.JsonSave(
-          {'history': list(history), 'seconds': seconds}
+          {**progress._asdict(), 'history': list(progress.history)}
         ),
       ),
     )
 
-  def restore(self, like: Any) -> tuple[Any, list[dict[str, float]], float]:
+  def restore(self, like: Any) -> tuple[Any, Progress]:
     """Reads the newest checkpoint.
 
     Args:
       like: A state of the same structure, such as the initial one.
 
     Returns:
-      The state, the points and the seconds.
+      The state and the progress.
 
     Raises:
       FileNotFoundError: If there is no checkpoint.
@@ -119,8 +130,8 @@ class Checkpoints:
         progress=ocp.args.JsonRestore(),
       ),
     )
-    progress = found['progress']
-    return found['state'], progress['history'], progress['seconds']
+    # One that is older than the field has no findings.
+    return found['state'], Progress(**{'findings': [], **found['progress']})
 
 
 def save(workdir: str, arrays: Any) -> str:
@@ -154,13 +165,10 @@ def restore(workdir: str, like: Any) -> Any:
     FileNotFoundError: If there is no checkpoint.
     ValueError: If the arrays there do not fit.
   """
-  path = os.path.join(os.path.abspath(workdir), 'checkpoint')
-  if not os.path.isdir(path):
-    raise FileNotFoundError(f'There is no checkpoint in {path}.')
+  path = _existing(workdir)
   target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+  _check_shapes(target, stored_leaves(workdir), path)
   with ocp.PyTreeCheckpointer() as checkpointer:
-    stored = checkpointer.metadata(path).item_metadata.tree
-    _check_shapes(target, stored, path)
     return checkpointer.restore(
       path,
       args=ocp.args.PyTreeRestore(
@@ -171,17 +179,41 @@ def restore(workdir: str, like: Any) -> Any:
     )
 
 
-def _check_shapes(target: Any, stored: Any, path: str) -> None:
-  """Raises unless each leaf of `target` is stored; Orbax would skip it."""
-  shapes = {
-    tree_lib.path_string(key_path): leaf.shape
-    for key_path, leaf in jax.tree_util.tree_leaves_with_path(stored)
+def stored_leaves(workdir: str) -> dict[str, Any]:
+  """What `save` wrote, without reading the arrays.
+
+  Args:
+    workdir: The run's folder.
+
+  Returns:
+    From the path of each array to its metadata, with `shape` and `dtype`.
+
+  Raises:
+    FileNotFoundError: If there is no checkpoint.
+  """
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    tree = checkpointer.metadata(_existing(workdir)).item_metadata.tree
+  return {
+    tree_lib.path_string(key_path): leaf
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     if hasattr(leaf, 'shape')
   }
+
+
+def _existing(workdir: str) -> str:
+  path = os.path.join(os.path.abspath(workdir), 'checkpoint')
+  if not os.path.isdir(path):
+    raise FileNotFoundError(f'There is no checkpoint in {path}.')
+  return path
+
+
+def _check_shapes(target: Any, stored: dict[str, Any], path: str) -> None:
+  """Raises unless each leaf of `target` is stored; Orbax would skip it."""
   for key_path, leaf in jax.tree_util.tree_leaves_with_path(target):
     name = tree_lib.path_string(key_path)
-    if shapes.get(name) != leaf.shape:
+    found = stored[name].shape if name in stored else 'none'
+    if found != leaf.shape:
       raise ValueError(
         f'{path} must hold {name!r} with the shape {leaf.shape}; it holds '
-        f'{shapes.get(name, "none")}. Is it of the same model?'
+        f'{found}. Is it of the same model?'
       )

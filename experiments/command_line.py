@@ -30,7 +30,7 @@ import ml_collections
 from ml_collections import config_flags
 
 # What the user can mend.
-_MENDABLE = (ValueError, TimeoutError, FileNotFoundError, ImportError)
+_MENDABLE = (ValueError, OSError, ImportError)
 
 
 def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:

@@ -208,8 +208,8 @@ def table(report: Mapping[str, Any]) -> str:
   for (density, way), points in sorted(
     groups.items(), key=lambda item: (-item[0][0], order.index(item[0][1]))
   ):
-    accuracy, std = result_store.mean_and_std(
-      [100 * point['accuracy'] for point in points]
+    accuracy = result_store.plus_minus(
+      *result_store.mean_and_std([100 * point['accuracy'] for point in points])
     )
     left = 100 * _mean(p['params_after'] / p['params_before'] for p in points)
     macs = sum(p['macs_before'] for p in points) / max(
@@ -226,9 +226,9 @@ def table(report: Mapping[str, Any]) -> str:
       for shapes in zip(*(p['shapes'] for p in points), strict=True)
     )
     lines.append(
-      f'| {100 * density:g} % | {way} | {accuracy:.2f} ± {std:.2f} % | '
+      f'| {100 * density:g} % | {way} | {accuracy} % | '
       f'{features} | {left:.1f} % | ×{macs:.1f} | '
-      + ' | '.join(f'×{gain:.2f} ± {std:.2f}' for gain, std in gains)
+      + ' | '.join(f'×{result_store.plus_minus(*gain)}' for gain in gains)
       + ' |'
     )
   return '\n'.join(lines) + '\n'

@@ -86,7 +86,7 @@ def tables(report: Mapping[str, Any]) -> str:
     row = rows.get((method, density))
     if row is None:
       return ''
-    text = f'{row["accuracy"]:.2f} ± {row["accuracy_std"]:.2f}'
+    text = result_store.plus_minus(row['accuracy'], row['accuracy_std'])
     if row['accuracy'] == best[density]:
       text = f'**{text}**'
     if abs(row['density'] / (100 * density) - 1) > _TOLERANCE:

@@ -138,7 +138,8 @@ def train_point(
     One entry of `results.json`.
   """
   config = config.copy_and_resolve_references()
-  config.method, config.seed, config.target_density = method, seed, share
+  config.method, config.seed = method, seed
+  config.target_density = None if method in rules.WITHOUT_MASKS else share
   config.consensus.target = share
   gated = models.create_model(config.model, dataset.num_classes, config.dtype)
   full = gated.without_gates()
@@ -225,8 +226,8 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _accuracy(points: Sequence[Mapping[str, Any]], field: str) -> str:
-  mean, std = result_store.mean_and_std([100 * p[field] for p in points])
-  return f'{mean:.2f} ± {std:.2f} %'
+  found = result_store.mean_and_std([100 * p[field] for p in points])
+  return f'{result_store.plus_minus(*found)} %'
 
 
 if __name__ == '__main__':

@@ -135,6 +135,14 @@ def get(name: str) -> Contender:
   return CONTENDERS[name]
 
 
+def label_of(method: str) -> str:
+  """The label of a config's method: its contender's, else its own name."""
+  for contender in CONTENDERS.values():
+    if contender.settings == {'method': method}:
+      return contender.label
+  return method
+
+
 def dense_gradient_share(config: ml_collections.ConfigDict, name: str) -> float:
   """The share of steps that need the gradients of all connections.
 
@@ -178,7 +186,9 @@ def configure(
   """
   own = get(name).settings
   config = config.copy_and_resolve_references()
-  config.seed, config.target_density = seed, density
+  config.seed = seed
+  # What a strength decides cannot be asked for.
+  config.target_density = density if get(name).strength is None else None
   # Below the field of the method the rule itself refuses what it lacks.
   known = {*config.keys(), own['method']}
   with config.unlocked():

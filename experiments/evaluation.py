@@ -149,11 +149,7 @@ def recalibrate(
   Raises:
     ValueError: If there is no batch or no BatchNorm.
   """
-  if 'batch_stats' not in model_state:
-    raise ValueError(
-      'config.recalibration_batches needs a model with BatchNorm; '
-      f'{type(model).__name__} has none.'
-    )
+  check_statistics(model, model_state)
   # From zero, one update leaves (1 - momentum) times the batch's statistics.
   empty = jax.tree.map(lambda x: 0 * x, model_state['batch_stats'])
   total, count = empty, 0
@@ -166,6 +162,23 @@ def recalibrate(
   share = count * (1 - layers.BATCH_NORM_MOMENTUM)
   mean = jax.tree.map(lambda x: x / share, total)
   return {**model_state, 'batch_stats': mean}
+
+
+def check_statistics(model: Any, model_state: Any) -> None:
+  """Raises unless there are statistics of BatchNorm to recalibrate.
+
+  Args:
+    model: A Linen module.
+    model_state: Its state.
+
+  Raises:
+    ValueError: If it has none.
+  """
+  if 'batch_stats' not in model_state:
+    raise ValueError(
+      'config.recalibration_batches needs a model with BatchNorm; '
+      f'{type(model).__name__} has none.'
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

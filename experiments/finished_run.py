@@ -20,17 +20,13 @@ import os
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import optax
 
 from experiments import checkpointing
 from experiments import evaluation
 from experiments import input_pipeline
 from experiments import models
-from experiments import rules
-from experiments import train
-import scl_jax
+from scl_jax import tree as tree_lib
 
 
 class FinishedRun(NamedTuple):
@@ -73,7 +69,7 @@ def load(workdir: str, *, num_images: int) -> FinishedRun:
   if config.method == 'consensus':
     model = model.without_gates(result['closed'])
   images = evaluation.some_images(dataset.test, num_images)
-  arrays = checkpointing.restore(workdir, _like(config, model, images[:1]))
+  arrays = checkpointing.restore(workdir, _like(workdir, model, images[:1]))
 
   def network(params, images):
     return model.apply({'params': params, **arrays['model_state']}, images)
@@ -94,29 +90,24 @@ def _read_json(workdir: str, name: str) -> dict[str, Any]:
     return json.load(file)
 
 
-def _like(
-  config: ml_collections.ConfigDict, model: Any, images: jax.Array
-) -> dict[str, Any]:
-  """The shapes of what such a run keeps, without any computation."""
+def _like(workdir: str, model: Any, images: jax.Array) -> dict[str, Any]:
+  """The shapes of what the run kept, without any computation.
 
-  def make():
-    model_state = dict(model.init(jax.random.key(0), images))
-    params = model_state.pop('params')
-    known = rules.arguments_of(config, model, images.shape[1:])
-    rule = train.rule_of(config, num_steps=1, **known)
-    # Which leaves have masks, the rule knows for itself.
-    tx = (
-      optax.identity()
-      if rule is None
-      else scl_jax.sparsify(optax.identity(), rule)
-    )
-    state = train.TrainState(
-      jnp.zeros((), jnp.int32), params, model_state, tx.init(params)
-    )
-    return {
-      'params': params,
-      'masks': train.get_masks(config, state),
-      'model_state': model_state,
-    }
+  Which leaves have masks, the checkpoint tells: the rule that made them may be
+  one of many steps, or of none.
+  """
+  model_state = dict(jax.eval_shape(model.init, jax.random.key(0), images))
+  params = model_state.pop('params')
+  stored = checkpointing.stored_leaves(workdir)
 
-  return jax.eval_shape(make)
+  def mask_of(key_path, leaf):
+    mask = stored.get(f'masks/{tree_lib.path_string(key_path)}')
+    if mask is None:
+      return None
+    return jax.ShapeDtypeStruct(leaf.shape, mask.dtype)
+
+  return {
+    'params': params,
+    'masks': jax.tree_util.tree_map_with_path(mask_of, params),
+    'model_state': model_state,
+  }

@@ -22,6 +22,7 @@ import numpy as np
 import tqdm
 
 from experiments import augmentation
+from experiments import config_checks
 from experiments import streaming
 from experiments import tfds_source
 
@@ -87,6 +88,7 @@ class Dataset(NamedTuple):
 
 def from_config(config: ml_collections.ConfigDict) -> Dataset:
   """The data set that a config describes, see `load_dataset`."""
+  config_checks.check_numbers(config)
   mean, std = tuple(config.pixel_mean), tuple(config.pixel_std)
   return load_dataset(
     config.dataset,

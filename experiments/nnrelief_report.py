@@ -75,11 +75,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
       if row['iteration']
       else 'dense | '
     )
+    accuracy = result_store.plus_minus(row['accuracy'], row['accuracy_std'])
     lines.append(
       f'| {alphas} | {row["iteration"]} | {row["epochs"]:.0f} | '
       f'{100 * row["density"]:.3g} % | {row["live"]:,.0f} | '
       f'{row["live_parameters"]:,.0f} | '
-      f'{row["accuracy"]:.2f} ± {row["accuracy_std"]:.2f} % | '
+      f'{accuracy} % | '
       f'{row["seeds"]} | {row["seconds"]:.0f} |'
     )
   return '\n'.join(lines) + '\n'

@@ -19,6 +19,7 @@ import inspect
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -40,7 +41,8 @@ def make_optimizer(
     An optax transformation.
 
   Raises:
-    ValueError: If the optimizer is unknown or a number out of range.
+    ValueError: If the optimizer is unknown, it needs more than gradients, or a
+      number is out of range.
   """
   make: Callable[..., optax.GradientTransformation] | None = getattr(
     optax, config.optimizer, None
@@ -72,7 +74,23 @@ def make_optimizer(
     raise ValueError(
       f'config.optimizer_arguments do not fit optax.{config.optimizer}: {error}'
     ) from error
+  _check_update(config.optimizer, optimizer)
   return optax.chain(*parts, optimizer) if parts else optimizer
+
+
+def _check_update(name: str, tx: optax.GradientTransformation) -> None:
+  """Raises unless it takes a step, here an abstract one, from gradients."""
+  params = {
+    'w': jax.ShapeDtypeStruct((2, 2), jnp.float32),
+    'b': jax.ShapeDtypeStruct((2,), jnp.float32),
+  }
+  try:
+    jax.eval_shape(lambda p: tx.update(p, tx.init(p), p), params)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'config.optimizer={name!r} needs more than gradients and a schedule of '
+      f"learning rates: take another one, such as 'adam'. ({error})"
+    ) from error
 
 
 def make_schedule(

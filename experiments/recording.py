@@ -17,11 +17,18 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import json
+import math
 import os
 import time
 
 import ml_collections
 import tqdm
+
+
+def line(point: Mapping[str, float]) -> str:
+  """A point as it stands in `metrics.jsonl`: `null` is what is not finite."""
+  values = {k: v if math.isfinite(v) else None for k, v in point.items()}
+  return json.dumps(values, allow_nan=False) + '\n'
 
 
 @contextlib.contextmanager
@@ -58,7 +65,7 @@ def recorder(
       lines = stack.enter_context(
         open(os.path.join(workdir, 'metrics.jsonl'), 'w', encoding='utf-8')
       )
-      lines.writelines(json.dumps(point) + '\n' for point in history)
+      lines.writelines(map(line, history))
       lines.flush()
     if workdir is not None and config.tensorboard:
       import tensorboardX  # needed by few
@@ -76,7 +83,7 @@ def recorder(
       speed = (now[0] - last[0]) * config.batch_size / (now[1] - last[1])
       last = now
       if lines is not None:
-        lines.write(json.dumps(point) + '\n')
+        lines.write(line(point))
         lines.flush()
       if events is not None:
         for name, value in {**point, 'images_per_second': speed}.items():

@@ -37,6 +37,7 @@ import numpy as np
 from experiments import artifacts
 from experiments import command_line
 from experiments import mask_history
+from experiments import result_store
 from experiments.reporting import charts
 from experiments.reporting import page
 from experiments.reporting import pictures
@@ -320,8 +321,7 @@ def _how(found: reading.Run | reading.Front) -> dict[str, Any]:
 
 
 def _mean_and_std(row: Mapping[str, Any]) -> str:
-  std = row['accuracy_std']
-  return f'{row["accuracy"]:.2f}{"" if std is None else f" ± {std:.2f}"} %'
+  return f'{result_store.plus_minus(row["accuracy"], row["accuracy_std"])} %'
 
 
 def _live_of_all(layer: reading.Layer) -> str:

@@ -95,6 +95,12 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
   return float(np.mean(values)), float(std)
 
 
+def plus_minus(mean: float, std: float | None) -> str:
+  """`mean_and_std` as text: `'97.50 ± 0.10'`, of a single value `'97.50'`."""
+  known = std is not None and not np.isnan(std)
+  return f'{mean:.2f} ± {std:.2f}' if known else f'{mean:.2f}'
+
+
 def _with_newer_fields(old: Any, defaults: Any, settings: Any) -> Any:
   """A field that is newer than the report had the meaning of its default."""
   if not all(isinstance(node, dict) for node in (old, defaults, settings)):

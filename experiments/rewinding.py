@@ -25,6 +25,7 @@ from experiments import activity_pruning
 from experiments import augmentation
 from experiments import flow as flow_lib
 from experiments import input_pipeline
+from experiments import rules
 from experiments import train
 import scl_jax
 
@@ -49,8 +50,7 @@ def train_dense(
   dataset: input_pipeline.Dataset,
 ) -> Stage:
   """The network that a chain starts from."""
-  dense = config.copy_and_resolve_references()
-  dense.method = 'dense'
+  dense = rules.dense_config(config)
   return Stage(0, None, train.fit(dense, model, dataset.without_validation()))
 
 

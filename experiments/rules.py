@@ -27,6 +27,18 @@ import scl_jax
 
 WITHOUT_MASKS = ('dense', 'consensus')
 
+_TARGETS = ('target_density', 'layer_densities', 'target_macs')
+_BY_PENALTY = 'whose density follows from config.penalty: leave it None'
+# Methods that cannot be asked for a density, and what they have instead.
+_WITHOUT_TARGET: Mapping[str, str] = types.MappingProxyType(
+  {
+    'dense': 'which keeps all connections: leave it None, or take 1.0',
+    'consensus': 'whose share is config.consensus.target: leave it None',
+    'dynamic_sparse_training': _BY_PENALTY,
+    'soft_threshold': _BY_PENALTY,
+  }
+)
+
 
 def rule_of(
   config: ml_collections.ConfigDict, num_steps: int, **arguments: Any
@@ -44,16 +56,17 @@ def rule_of(
     A `MaskRule`, or `None`.
 
   Raises:
-    ValueError: If the method is unknown, or its arguments are bad.
+    ValueError: If the method is unknown, its arguments are bad, or it would
+      ignore a target.
   """
-  if config.method in WITHOUT_MASKS:
-    return None
-  if config.method not in RULES:
+  if config.method not in (*RULES, *WITHOUT_MASKS):
     known = ', '.join(repr(name) for name in ('dense', *RULES, 'consensus'))
     raise ValueError(
       f'config.method must be one of {known}; got {config.method!r}.'
     )
   _check_targets(config)
+  if config.method in WITHOUT_MASKS:
+    return None
   arguments = {**config.get(config.method, {}), **arguments}
   try:
     return RULES[config.method](config, num_steps, arguments)
@@ -87,14 +100,32 @@ def arguments_of(
   return {'costs': scl_jax.costs(network, params, model_state, images)}
 
 
+def dense_config(
+  config: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """The config of the same run without masks, and so without a target."""
+  config = config.copy_and_resolve_references()
+  config.method = 'dense'
+  for name in _TARGETS:
+    if name in config:
+      config[name] = None
+  return config
+
+
 def _check_targets(config: ml_collections.ConfigDict) -> None:
   given = [
     f'config.{name}={config[name]}'
-    for name in ('target_density', 'layer_densities', 'target_macs')
+    for name in _TARGETS
     if config.get(name) is not None
   ]
   if len(given) > 1:
     raise ValueError(f'Give one target at most; got {" and ".join(given)}.')
+  is_of_dense = config.method == 'dense' and config.target_density == 1
+  if given and config.method in _WITHOUT_TARGET and not is_of_dense:
+    raise ValueError(
+      f'{given[0]} does not go with config.method={config.method!r}, '
+      f'{_WITHOUT_TARGET[config.method]}.'
+    )
   if given and config.method != 'scl' and config.target_density is None:
     raise ValueError(
       f'{given[0]} is for SCL alone, and config.method={config.method!r} has '

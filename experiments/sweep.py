@@ -46,6 +46,7 @@ from experiments import input_pipeline
 from experiments import models
 from experiments import report as report_page
 from experiments import result_store
+from experiments import rules
 from experiments import sweep_report
 from experiments import together
 from experiments import train
@@ -169,8 +170,8 @@ def _config_of(
   config.seed = seed
   config.target_density = None  # it would go before a penalty
   config[field] = value
-  if (field, value) == ('target_density', 1.0):
-    config.method = 'dense'
+  if sweep_report.is_dense(field, value):
+    return rules.dense_config(config)
   return config
 
 

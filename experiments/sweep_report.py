@@ -23,6 +23,7 @@ import matplotlib.ticker as mpl_ticker
 import numpy as np
 
 from experiments import artifacts
+from experiments import contenders
 from experiments import result_store
 
 
@@ -30,7 +31,14 @@ def write(workdir: str, report: Mapping[str, Any]) -> None:
   """Writes `table.md` and `front.png`."""
   rows = summarise(report['points'])
   artifacts.write_text(os.path.join(workdir, 'table.md'), table(rows))
-  _plot(os.path.join(workdir, 'front.png'), rows, report['split'])
+  label = contenders.label_of(report['config']['method'])
+  figure = plot(rows, label, report['split'])
+  figure.savefig(os.path.join(workdir, 'front.png'), dpi=120)
+
+
+def is_dense(field: str, value: float) -> bool:
+  """Whether points of this value of this field are the dense network."""
+  return (field, value) == ('target_density', 1.0)
 
 
 def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -69,32 +77,47 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   for row in rows:
     asked = (
       'dense'
-      if (row['field'], row['value']) == ('target_density', 1.0)
+      if is_dense(row['field'], row['value'])
       else f'density {100 * row["value"]:g} %'
       if row['field'] == 'target_density'
       else f'λ = {row["value"]:g}'
     )
+    accuracy = result_store.plus_minus(row['accuracy'], row['accuracy_std'])
     lines.append(
       f'| {asked} | {row["density"]:.3g} % | {row["live"]:,.0f} | '
-      f'{row["accuracy"]:.2f} ± {row["accuracy_std"]:.2f} % | '
+      f'{accuracy} % | '
       f'{row["seeds"]} | {row["seconds"]:.0f} |'
     )
   return '\n'.join(lines) + '\n'
 
 
-def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
+def plot(
+  rows: Sequence[Mapping[str, Any]], label: str, split: str
+) -> mpl_figure.Figure:
+  """Accuracy over density, and the dense network as a line.
+
+  Args:
+    rows: From `summarise`.
+    label: The name of the method.
+    split: The name of the split that accuracies are of.
+
+  Returns:
+    A figure.
+  """
   figure = mpl_figure.Figure(figsize=(6, 4), layout='constrained')
   axes = figure.subplots()
-  sparse = [row for row in rows if row['value'] != 1.0]
+  dense, sparse = (
+    [row for row in rows if is_dense(row['field'], row['value']) is kind]
+    for kind in (True, False)
+  )
   axes.errorbar(
       [row['density'] for row in sparse],
       [row['accuracy'] for row in sparse],
       [row['accuracy_std'] for row in sparse],
-      color='#0b6e99', marker='o', capsize=3, label='SCL',
+      color='#0b6e99', marker='o', capsize=3, label=label,
   )  # fmt: skip
-  for row in rows:
-    if row['value'] == 1.0:
-      axes.axhline(row['accuracy'], color='#787774', ls='--', label='dense')
+  for row in dense:
+    axes.axhline(row['accuracy'], color='#787774', ls='--', label='dense')
   axes.set(
     xscale='log', xlabel='live connections (%)', ylabel=f'{split} accuracy (%)'
   )
@@ -105,4 +128,4 @@ def _plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
   axes.xaxis.set_minor_locator(mpl_ticker.NullLocator())
   axes.grid(alpha=0.3)
   axes.legend()
-  figure.savefig(path, dpi=120)
+  return figure

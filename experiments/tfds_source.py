@@ -60,16 +60,23 @@ class Source(NamedTuple):
     rows = [row.__index__() for row in rows]
     try:
       records = self.records.__getitems__(rows)
-    except Exception as error:  # of the file format, the parser or the decoder
-      raise ValueError(
-        f'Of {self.name!r}, split {self.split!r}, a record among {rows[0]} to '
-        f'{rows[-1]} cannot be read: a file is missing, cut off or corrupt. '
-        f'Prepare the data set again. ({type(error).__name__}: {error})'
-      ) from error
+    except Exception:  # of the file format, the parser or the decoder
+      records = [self._read_one(row) for row in rows]  # to name the record
     return [
       self._check(row, record)
       for row, record in zip(rows, records, strict=True)
     ]
+
+  def _read_one(self, row: int) -> Any:
+    try:
+      (record,) = self.records.__getitems__([row])
+    except Exception as error:
+      raise ValueError(
+        f'Record {row} of {self.name!r}, split {self.split!r}, cannot be read: '
+        'a file is missing, cut off or corrupt. Prepare the data set again. '
+        f'({type(error).__name__}: {error})'
+      ) from error
+    return record
 
   def _check(self, row: int, record: Any) -> tuple[np.ndarray, int]:
     image, label = (record[key] for key in self.keys)

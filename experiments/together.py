@@ -303,9 +303,9 @@ def fit(
       history,
       freeze,
       seconds,
-      found
-      if found or config.method == 'dense'
-      else train.diagnose(state, num_steps),
+      train.divergence(history)
+      or found
+      or ([] if config.method == 'dense' else train.diagnose(state, num_steps)),
     )
     for state, history, found in zip(
       _unstack(states, len(configs)), histories, findings, strict=True

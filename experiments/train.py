@@ -14,8 +14,9 @@
 # ==============================================================================
 """The training job: read `train_and_evaluate` from top to bottom."""
 
-from collections.abc import Callable, Iterator
-import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import math
 import os
 import time
 from typing import Any, NamedTuple
@@ -28,16 +29,13 @@ import ml_collections
 from experiments import artifacts
 from experiments import checkpointing
 from experiments import evaluation
-from experiments import feeds
 from experiments import gating
-from experiments import host_memory
 from experiments import hosts
-from experiments import initial
 from experiments import input_pipeline
 from experiments import interruption
 from experiments import mask_history
 from experiments import models
-from experiments import optimizers
+from experiments import preparation
 from experiments import recording
 from experiments import rules
 from experiments import sharding
@@ -59,8 +57,8 @@ class Run(NamedTuple):
     history: One dict for each point at which metrics were taken.
     freeze_step: The step from which on masks are fixed.
     seconds: Wall-clock time, compilation included.
-    findings: What `scl_jax.diagnose` found before masks were fixed and at the
-      end.
+    findings: What `scl_jax.diagnose` found before masks were fixed, else at the
+      end; of a run that diverged that alone.
   """
 
   state: TrainState
@@ -92,12 +90,16 @@ def train_and_evaluate(
     experiments.interruption.Interrupted: After SIGTERM, when all is saved.
   """
   logging.info('JAX %s on %s', jax.__version__, jax.devices())
-  artifacts.start(workdir, config, resume=resume)
+  artifacts.check(workdir, config, resume=resume)
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
-  result: dict[str, Any] = {'seed': config.seed}
+  job = preparation.prepare(config, model, dataset)
 
-  run = fit(config, model, dataset, workdir=workdir, resume=resume)
+  # Only now, as nothing is wrong, is a finished run replaced.
+  artifacts.start(workdir, config, resume=resume)
+  run = run_job(job, workdir, resume=resume)
+  del job  # and what it holds on the devices
+  result: dict[str, Any] = {'seed': config.seed}
   params, model_state = run.state.params, run.state.model_state
   masks, dense_model = get_masks(config, run.state), model
   if config.method == 'consensus':
@@ -113,10 +115,8 @@ def train_and_evaluate(
   result['findings'] = run.findings
 
   if config.dense_reference:
-    dense_config = config.copy_and_resolve_references()
-    dense_config.method = 'dense'
     dense = fit(
-      dense_config,
+      rules.dense_config(config),
       dense_model,
       dataset,
       workdir=os.path.join(workdir, 'dense'),
@@ -180,63 +180,47 @@ def fit(
   Returns:
     A `Run`.
   """
-  start = time.perf_counter()
-  if config.epochs < 1:
-    raise ValueError(f'config.epochs must be >= 1, got {config.epochs}.')
-  if jax.default_backend() == 'cpu':
-    host_memory.keep_freed_memory()
-  mesh = sharding.make_mesh(config)
-  feed = feeds.make_feed(config, dataset.train, mesh)
-  num_steps = config.epochs * feed.steps_per_epoch
-  if make_rule is None:
-    known = rules.arguments_of(config, model, dataset.train.image_shape)
-    make_rule = lambda num_steps: rule_of(config, num_steps, **known)
-  rule, tx = make_rule(num_steps), optimizers.make_optimizer(config, num_steps)
-  if rule is not None:
-    tx = scl_jax.sparsify(tx, rule)
-
-  regularizer = gating.make_regularizer(
-    config, model, dataset.train.image_shape, num_steps
-  )
-  if params is None and config.warm_start is not None:
-    # Read before anything is compiled.
-    params, model_state = initial.initial_variables(config, model, dataset)
-  state, shardings = sharding.init_state(
-    functools.partial(
-      initial.first_state,
-      config,
-      model,
-      dataset,
-      tx,
-      params=params,
-      model_state=model_state,
-    ),
+  job = preparation.prepare(
     config,
-    mesh,
+    model,
+    dataset,
+    make_rule=make_rule,
+    params=params,
+    model_state=model_state,
   )
-  arrays = sharding.replicate(feed.arrays, mesh)
-  scaling = dataset.train.scaling
-  run_steps = training_step.make_run_steps(
-    training_step.make_step(
-      config, model, tx, scaling, feed.take, mesh, regularizer
-    ),
-    scan=feed.is_in_memory and not training_step.loops_are_slow(state.params),
-    shardings=shardings,
-  )
+  return run_job(job, workdir, resume=resume)
+
+
+def run_job(
+  job: preparation.Job, workdir: str | None = None, *, resume: bool = False
+) -> Run:
+  """Trains what is prepared, once.
+
+  Args:
+    job: It; the buffers of its state are used up.
+    workdir: See `fit`.
+    resume: See `fit`.
+
+  Returns:
+    A `Run`.
+  """
+  config, model, dataset = job.config, job.model, job.dataset
+  rule, feed, num_steps, state = job.rule, job.feed, job.num_steps, job.state
 
   def keep_masks():
     if workdir is not None and config.mask_history and rule is not None:
       masks = get_masks(config, sharding.without_types(state))
       mask_history.write(workdir, int(state.step), masks)
 
-  freeze = freeze_step(config, num_steps)
-  findings: list[str] = []  # of the last point before the freeze
+  freeze = job.freeze_step
   history: list[dict[str, float]] = []
+  findings: list[str] = []  # of the last point before the freeze
   seconds_before = 0.0
   with checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints) as ckpt:
     if resume and ckpt.newest() is not None:
-      state, history, seconds_before = ckpt.restore(state)
-    seconds = lambda: seconds_before + time.perf_counter() - start
+      state, (history, findings, seconds_before) = ckpt.restore(state)
+      jax.tree.map(lambda leaf: leaf.delete(), job.state)  # as a step would
+    seconds = lambda: seconds_before + time.perf_counter() - job.start
     with (
       interruption.notice(active=workdir is not None) as is_requested,
       recording.recorder(
@@ -250,8 +234,10 @@ def fit(
         config, feed.steps_per_epoch, first_step=int(state.step)
       ):
         first = int(state.step)
-        with sharding.use(mesh):
-          state, metrics = run_steps(state, arrays, feed.batches(first, number))
+        with sharding.use(job.mesh):
+          state, metrics = job.run_steps(
+            state, job.arrays, feed.batches(first, number)
+          )
         point = {
           'step': int(state.step),
           'epoch': epoch,
@@ -275,7 +261,8 @@ def fit(
           or point['step'] == num_steps
           or is_stopped
         ):
-          ckpt.save(state, history, seconds())
+          progress = checkpointing.Progress(history, findings, seconds())
+          ckpt.save(state, progress)
           since_save = 0
         if is_stopped:
           raise interruption.Interrupted(point['step'], num_steps)
@@ -290,12 +277,26 @@ def fit(
       state.params,
       state.model_state,
       (feed.take(feed.arrays, batch)[0] for batch in batches),
-      scaling,
+      dataset.train.scaling,
     )
     state = state._replace(model_state=model_state)
   if rule is not None and not findings:
     findings = diagnose(state, num_steps)
+  # What a doctor says of a network of NaN is beside the point.
+  findings = divergence(history) or findings
   return Run(state, history, freeze, seconds(), findings)
+
+
+def divergence(history: Sequence[Mapping[str, float]]) -> list[str]:
+  """One line if the loss was not finite any more, with the step; else none."""
+  lost = itertools.takewhile(
+    lambda point: not math.isfinite(point['loss']), reversed(history)
+  )
+  return [
+    f'The loss is not finite from step {step} on: lower the learning rate, or '
+    'clip gradients by config.clip_norm.'
+    for step in [point['step'] for point in lost][-1:]
+  ]
 
 
 def diagnose(state: TrainState, num_steps: int) -> list[str]:

@@ -179,12 +179,25 @@ _REMEDY = (
 )
 
 
+_MORE_TIME = 'raise freeze_step and the length of the run, or lower ramp'
+
+
 def _missed_target(state: SCLState, steps_left: int) -> list[Finding]:
   if state.control_state is None or state.freeze_step is None:
     return []
   freeze_step, count = int(state.freeze_step), int(state.count)
   if count >= freeze_step:
-    return []
+    # The controller last looked before the cut.
+    return [
+      Finding(
+        'target',
+        f'The cut at freeze_step={freeze_step} closed what was left to close'
+        f'{where} at once, from {density:.4g} % to {goal:.4g} %, which costs '
+        f'accuracy: {_MORE_TIME}.',
+      )
+      for where, density, goal in _aims(state)
+      if density > _FAR * goal
+    ]
   short = freeze_step - count - steps_left
   findings = []
   for where, density, goal in _aims(state):
@@ -205,8 +218,7 @@ def _missed_target(state: SCLState, steps_left: int) -> list[Finding]:
           'target',
           f'The density is {density:.4g} %{where} and the target '
           f'{goal:.4g} %, with {freeze_step - count} steps to the cut, which '
-          'will close the others at once and cost accuracy: raise freeze_step '
-          'and the length of the run, or lower ramp.',
+          f'will close the others at once and cost accuracy: {_MORE_TIME}.',
         )
       )
   return findings

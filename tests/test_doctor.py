@@ -130,10 +130,30 @@ def test_a_target_that_will_be_missed():
   assert 'density is now 100 %' in found[0].message
   (finding,) = scl_jax.diagnose(state, 300)
   assert 'is 100 % and the target 50 %, with 50 steps' in finding.message
-  assert codes(make_state(1000, **options), 0) == []  # it was cut
+  (finding,) = scl_jax.diagnose(make_state(1000, **options), 0)
+  assert 'The cut at freeze_step=1000 closed' in finding.message
+  assert 'at once, from 100 % to 50 %, which costs accuracy' in finding.message
   options['target_density'] = {'a/.*': 0.5, '.*': 1.0}
   (finding,) = scl_jax.diagnose(make_state(950, **options), 300)
   assert "in 'a/kernel'" in finding.message
+
+
+def test_a_cut_that_closed_many():
+  """After it, the density that was seen before it, by masks counted here."""
+  tx = scl_jax.sparsify(
+    optax.sgd(0.1), scl_jax.scl(target_density=0.1, freeze_step=6)
+  )
+  params, state = PARAMS, tx.init(PARAMS)
+  x = jax.random.normal(jax.random.key(0), (8, 6))
+  for count in range(8):
+    if count == 5:
+      before = float(scl_jax.density(scl_jax.get_masks(state)))
+    grads = jax.grad(lambda p: jnp.sum(model(p, x) ** 2))(params)
+    updates, state = tx.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  assert before > 0.5
+  (finding,) = [f for f in scl_jax.diagnose(state, 0) if f.code == 'target']
+  assert f'at once, from {100 * before:.4g} % to 10 %' in finding.message
 
 
 def test_live_connections_on_no_path():

@@ -48,6 +48,7 @@ from experiments import initial
 from experiments import input_pipeline
 from experiments import models
 from experiments import optimizers
+from experiments import rules
 from experiments import train
 from experiments import training_step
 from experiments.configs import cifar10
@@ -136,8 +137,8 @@ def _ours(
   method: str,
 ) -> Turn:
   """An epoch of `experiments.train`, again and again."""
-  config = config.copy_and_resolve_references()
-  config.method = method
+  if method == 'dense':
+    config = rules.dense_config(config)
   # Whatever happens in the mask phase, and no cut, in all turns.
   num_steps = 10**6
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
@@ -216,9 +217,9 @@ def compile_seconds() -> dict[str, float]:
   found = {}
   jax.config.update('jax_enable_compilation_cache', False)
   for method in ('dense', 'scl'):
-    config.method = method
-    tx = optimizers.make_optimizer(config, 10**4)
-    rule = train.rule_of(config, 10**4)
+    one = rules.dense_config(config) if method == 'dense' else config
+    tx = optimizers.make_optimizer(one, 10**4)
+    rule = train.rule_of(one, 10**4)
     if rule is not None:
       tx = scl_jax.sparsify(tx, rule)
     split = _random_split((32, 32, 3), 1)

@@ -21,7 +21,7 @@ Run it with:
         --workdir=workdirs/cifar10_resnet8_scl
 
 and at all densities with `experiments.sweep`; the dense network with
-`--config.method=dense`. Choices are made on the
+`--config.method=dense --config.target_density=1`. Choices are made on the
 validation split; `cifar10_resnet8_compare` has results.
 """
 

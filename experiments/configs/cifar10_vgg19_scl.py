@@ -21,8 +21,8 @@ Run it with:
         --workdir=workdirs/cifar10_vgg19_scl
 
 and at all densities with `experiments.sweep`; the dense network with
-`--config.method=dense`. Not run at this length yet: no result is
-claimed.
+`--config.method=dense --config.target_density=1`. Not run at this length yet:
+no result is claimed.
 """
 
 import ml_collections

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments import result_store
+
 Spec = dict[str, Any]
 
 _MOST_IN_LEGEND = 12
@@ -368,9 +370,7 @@ def _value(field: str, title: str, is_share: bool) -> Spec:
 
 def _with_ends(row: Mapping[str, Any]) -> dict[str, Any]:
   std = row['accuracy_std'] or 0.0
-  shown = f'{row["accuracy"]:.2f}'
-  if row['accuracy_std'] is not None:
-    shown += f' ± {std:.2f}'
+  shown = result_store.plus_minus(row['accuracy'], row['accuracy_std'])
   return {
     **row,
     'low': row['accuracy'] - std,

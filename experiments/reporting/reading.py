@@ -168,7 +168,8 @@ def _read_front(workdir: str) -> Front:
   points = report.get('points') or [{}]
   if 'field' in points[0]:
     summary = sweep_report.summarise(points)
-    rows = [_sweep_row(row) for row in summary]
+    label = contenders.label_of(report['config']['method'])
+    rows = [_sweep_row(row, label) for row in summary]
     table = sweep_report.table(summary)
   elif 'asked' in points[0]:
     summary = comparison_report.summarise(report)
@@ -195,11 +196,14 @@ def _read_front(workdir: str) -> Front:
   )
 
 
-def _sweep_row(row: Mapping[str, Any]) -> dict[str, Any]:
-  is_dense = (row['field'], row['value']) == ('target_density', 1.0)
+def _sweep_row(row: Mapping[str, Any], label: str) -> dict[str, Any]:
   by_price = row['field'] == 'penalty'
+  if by_price:
+    label += ', by price'
+  elif sweep_report.is_dense(row['field'], row['value']):
+    label = 'dense'
   return {
-    'method': 'dense' if is_dense else 'SCL, by price' if by_price else 'SCL',
+    'method': label,
     'asked': None if by_price else row['value'],
     **{
       name: float(row[name])
@@ -273,6 +277,10 @@ def _json_if_there(workdir: str, name: str) -> dict[str, Any] | None:
 
 
 def _lines(workdir: str, name: str) -> list[dict[str, float]]:
+  """Points, without what was not finite."""
   if not os.path.exists(os.path.join(workdir, name)):
     return []
-  return [json.loads(line) for line in _text(workdir, name).splitlines()]
+  return [
+    {k: value for k, value in json.loads(line).items() if value is not None}
+    for line in _text(workdir, name).splitlines()
+  ]

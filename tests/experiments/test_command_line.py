@@ -84,3 +84,18 @@ def test_a_file_that_is_no_config(tmp_path):
   process = run(f'--workdir={tmp_path}', f'--config={path}', module='compare')
   assert process.returncode == 1
   assert process.stderr == f'--config={path} has no function get_config().\n'
+
+
+def test_a_workdir_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').touch()
+  process = run(
+    f'--workdir={tmp_path}/file/run',
+    f'--config={CONFIG}',
+    '--config.densities=(0.1,)',
+    '--config.epochs=1',
+    '--config.seeds=1',
+    module='sweep',
+  )
+  assert process.returncode == 1
+  assert process.stderr.splitlines()[-1].startswith('NotADirectoryError: ')
+  assert 'Traceback' not in process.stderr

@@ -187,7 +187,7 @@ class TestReport:
       '| method | 5 % | 1 % |',
       '|---|--:|--:|',
       '| SCL | **96.00 ± 1.00** |  |',
-      '| DST | 90.00 ± 0.00 (at 6 %) | **85.00 ± nan** |',
+      '| DST | 90.00 ± 0.00 (at 6 %) | **85.00** |',
       '',
       '| method | asked | reached | compression ratio | theoretical speed-up '
       '| training cost | s/run | seeds |',

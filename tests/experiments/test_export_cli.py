@@ -27,6 +27,7 @@ from experiments import augmentation
 from experiments import checkpointing
 from experiments import engines
 from experiments import export
+from experiments import finished_run
 from experiments import input_pipeline
 from experiments import train
 from experiments.configs import digits_mlp_scl
@@ -71,6 +72,31 @@ def test_all_but_onnx(workdir):
   logits = program.call(augmentation.scale(test.images))
   accuracy = np.mean(np.argmax(logits, -1) == test.labels)
   assert accuracy == pytest.approx(metadata['result']['test_accuracy'])
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {
+      'method': 'gradual_magnitude',
+      'target_density': 0.2,
+      'gradual_magnitude': {'begin_step': 2},
+    },
+    {'method': 'dense'},
+  ],
+)
+def test_what_needs_the_length_of_a_run_is_loaded(tmp_path, fields):
+  config = digits_mlp_scl.get_config()
+  with config.unlocked():
+    config.update({'epochs': 1, 'dense_reference': False, **fields})
+  result = train.train_and_evaluate(config, str(tmp_path))
+  run = finished_run.load(str(tmp_path), num_images=2)
+  assert run.masks['Dense_0']['bias'] is None
+  kernels = jax.tree.leaves(run.masks)
+  live = sum(int(np.sum(np.asarray(mask) != 0)) for mask in kernels)
+  assert [mask.shape for mask in kernels] == [(64, 300), (300, 100), (100, 10)]
+  assert live / 50_200 == pytest.approx(result['density'], abs=1e-6)
+  assert run.network(run.params, run.images).shape == (2, 10)
 
 
 def _command_line(*arguments):

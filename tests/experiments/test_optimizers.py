@@ -97,6 +97,8 @@ def test_any_of_optax(name):
     ({'optimizer': 'adamm'}, "optimizer of optax.*'adamm'"),
     ({'optimizer': 'chain'}, "optimizer of optax.*'chain'"),
     ({'optimizer': 'tree_utils'}, 'optimizer of optax'),
+    ({'optimizer': 'lbfgs'}, "'lbfgs' needs more than gradients.*value_fn"),
+    ({'optimizer': 'rprop'}, "'rprop' needs more than gradients"),
     ({'optimizer_arguments': {'beta': 1}}, 'do not fit optax.adam.*beta'),
     ({'schedule': 'linear'}, "'cosine', 'constant' or 'step'; got 'linear'"),
     ({'schedule': 'step', 'schedule_boundaries': (30,)}, 'shares of the run'),

@@ -218,7 +218,12 @@ def test_many_runs(tmp_path, kind):
     {**POINT, **key, 'seed': seed, 'accuracy': accuracy}
     for seed, accuracy in enumerate([0.96, 0.97, 0.98])
   ]
-  config = {'model': 'lenet300', 'dataset': 'digits', 'epochs': 3}
+  config = {
+    'method': 'scl',
+    'model': 'lenet300',
+    'dataset': 'digits',
+    'epochs': 3,
+  }
   results = {'command': 'the command', 'config': config, 'points': points}
   (tmp_path / 'results.json').write_text(json.dumps(results))
   report.write(str(tmp_path))

@@ -157,3 +157,12 @@ def test_mean_and_std():
   mean, std = result_store.mean_and_std([4.0])
   assert mean == 4
   assert np.isnan(std)
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'),
+  [([90.0, 92.0, 97.0], '93.00 ± 3.61'), ([4.0], '4.00')],
+)
+def test_mean_and_std_as_text(values, expected):
+  mean, std = result_store.mean_and_std(values)
+  assert result_store.plus_minus(mean, std) == expected

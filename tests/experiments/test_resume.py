@@ -22,11 +22,14 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import checkpointing
+from experiments import hosts
 from experiments import initial
+from experiments import interruption
 from experiments import train
 from experiments.configs import digits_mlp_scl
 
@@ -171,6 +174,41 @@ class TestUnfinishedRuns:
     (workdir / 'result.json').write_text('{}')
     train.train_and_evaluate(get_config(epochs=1), str(workdir))
     assert points(workdir) == 1
+
+
+def test_what_the_doctor_found_before_the_freeze_is_kept(tmp_path, monkeypatch):
+  config = get_config(epochs=4)
+  config.freeze_at = 0.5
+  monkeypatch.setattr(
+    train,
+    'diagnose',
+    lambda state, _: ['a target'] if int(state.step) < 38 else [],
+  )
+  points_seen = []
+  with monkeypatch.context() as patch:
+    # SIGTERM at the third of four points, after the freeze.
+    stop = lambda _: points_seen.append(0) or len(points_seen) == 3
+    patch.setattr(hosts, 'any_of', stop)
+    with pytest.raises(interruption.Interrupted):
+      train.train_and_evaluate(config, str(tmp_path))
+  result = train.train_and_evaluate(config, str(tmp_path), resume=True)
+  assert result['findings'] == ['a target']
+
+
+def test_a_checkpoint_without_findings(tmp_path):
+  """As they were before the field."""
+  state = train.TrainState(jnp.int32(5), {'w': jnp.ones(2)}, {}, ())
+  progress = checkpointing.Progress([{'step': 5, 'loss': 0.5}], ['x'], 1.5)
+  with checkpointing.Checkpoints(str(tmp_path)) as found:
+    found.save(state, progress)
+  path = tmp_path / 'checkpoints' / '5' / 'progress' / 'metadata'
+  stored = json.loads(path.read_text())
+  assert stored.pop('findings') == ['x']
+  path.write_text(json.dumps(stored))
+  with checkpointing.Checkpoints(str(tmp_path)) as found:
+    again, left = found.restore(state)
+  assert left == progress._replace(findings=[])
+  np.testing.assert_array_equal(again.params['w'], [1, 1])
 
 
 def test_nothing_to_resume_is_a_fresh_run(tmp_path):

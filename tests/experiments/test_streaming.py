@@ -24,6 +24,7 @@ import tfds_files
 from experiments import input_pipeline
 from experiments import interruption
 from experiments import streaming
+from experiments import tfds_source
 from experiments import train
 from experiments.configs import default
 
@@ -220,13 +221,23 @@ class TestBadFiles:
 
   def test_corrupt_image(self, tmp_path, monkeypatch):
     self.write(tmp_path, [*examples(6), (b'no image', 0)])
-    with pytest.raises(ValueError, match=r"'train'.*(record|Record)"):
+    with pytest.raises(ValueError, match=r"Record 6 of 'tiny', split 'train'"):
       self.load(tmp_path, monkeypatch)
+    # In any order, as training reads them.
+    (source,) = tfds_source.open_splits('tiny', ['train'])
+    with pytest.raises(ValueError, match=r"Record 6 of 'tiny'"):
+      source.read([5, 6, 0])
+    assert [label for _, label in source.read([5, 0])] == [
+      examples(6)[row][1] for row in (5, 0)
+    ]
 
   def test_missing_file(self, tmp_path, monkeypatch):
     path = self.write(tmp_path, examples(6), shards=2)
     (path / 'tiny-train.array_record-00001-of-00002').unlink()
-    with pytest.raises(ValueError, match=r"'train'.*missing, cut off"):
+    # The second of two files has the second half of the records.
+    with pytest.raises(
+      ValueError, match=r"Record 3 .*'train'.*missing, cut off"
+    ):
       self.load(tmp_path, monkeypatch)
 
   def test_file_that_is_cut_off(self, tmp_path, monkeypatch):

@@ -1,0 +1,63 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""The plain numbers of a config, checked before anything is read or written.
+
+What depends on the data, the model or the method is checked where it is used.
+"""
+
+from typing import Any
+
+import ml_collections
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+  """Raises unless each number is in its range.
+
+  Args:
+    config: See `experiments/configs/`; a field that it lacks is not checked.
+
+  Raises:
+    ValueError: If a number is out of range, with the name of its field.
+  """
+  for name, is_good, range_ in (
+    ('seed', lambda n: 0 <= n < 2**32, 'in [0, 2**32)'),
+    *(
+      (name, lambda n: n >= 1, '>= 1')
+      for name in (
+        'epochs',
+        'batch_size',
+        'points_per_epoch',
+        'points_per_checkpoint',
+        'keep_checkpoints',
+      )
+    ),
+    *(
+      (name, lambda n: n >= 0, '>= 0')
+      for name in ('crop_padding', 'recalibration_batches', 'stream_workers')
+    ),
+    ('image_size', lambda n: n is None or n >= 1, '>= 1, or None'),
+    ('label_smoothing', lambda x: 0 <= x < 1, 'in [0, 1)'),
+    (
+      'stream_crop_area',
+      _are_shares,
+      'two shares, 0 < smallest <= largest <= 1',
+    ),
+  ):
+    if name in config and not is_good(config[name]):
+      raise ValueError(f'config.{name} must be {range_}, got {config[name]}.')
+
+
+def _are_shares(area: Any) -> bool:
+  return len(area) == 2 and 0 < area[0] <= area[1] <= 1

@@ -1,0 +1,93 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""A run whose loss is not finite says so, and leaves files that can be read."""
+
+import json
+import math
+
+import pytest
+
+from experiments import recording
+from experiments import report
+from experiments import train
+from experiments.configs import digits_mlp_scl
+from experiments.reporting import reading
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
+_NAN = math.nan
+
+
+def strictly(text):
+  """JSON as its standard has it, without NaN."""
+
+  def refuse(name):
+    raise ValueError(name)
+
+  return json.loads(text, parse_constant=refuse)
+
+
+def test_a_run_that_diverges(tmp_path):
+  config = digits_mlp_scl.get_config()
+  config.update(
+    optimizer='sgd',
+    learning_rate=1e30,
+    batch_size=256,
+    epochs=1,
+    points_per_epoch=4,
+    dense_reference=False,
+  )
+  result = train.train_and_evaluate(config, str(tmp_path))
+  (finding,) = result['findings']
+  points = [
+    strictly(line)
+    for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  ]
+  lost = [point['step'] for point in points if point['loss'] is None]
+  assert f'not finite from step {lost[0]} on: lower the learning' in finding
+  assert lost[-1] == points[-1]['step'] == 4
+  assert strictly((tmp_path / 'result.json').read_text()) == result
+
+  run = reading.read(str(tmp_path))
+  assert isinstance(run, reading.Run)
+  assert 'loss' not in run.history[-1]
+  with open(report.write(str(tmp_path)), encoding='utf-8') as file:
+    assert 'The loss is not finite' in file.read()
+
+
+@pytest.mark.parametrize(
+  ('losses', 'step'),
+  [
+    ([1.0, 0.5], None),
+    ([1.0, _NAN], 20),
+    ([1.0, math.inf, _NAN], 20),
+    ([_NAN, _NAN], 10),
+    ([_NAN, 1.0], None),  # it came back
+    ([_NAN, 1.0, _NAN], 30),
+    ([], None),
+  ],
+)
+def test_from_which_step_on(losses, step):
+  history = [
+    {'step': 10 * i, 'loss': loss} for i, loss in enumerate(losses, start=1)
+  ]
+  found = train.divergence(history)
+  assert len(found) == (step is not None)
+  assert all(f'from step {step} on' in message for message in found)
+
+
+def test_a_line_of_metrics():
+  line = recording.line({'step': 3, 'loss': _NAN, 'density': 0.5})
+  assert line == '{"step": 3, "loss": null, "density": 0.5}\n'
