@@ -39,6 +39,7 @@ _STILL_SHARE = 0.35  # of the mask phase without a change of the density
 _FAST_ENOUGH = 2.0  # times the pace so far
 _LATE_SHARE = 0.1  # of the mask phase in which density should be near target
 _FAR = 1.25  # density / target
+_LOW = 0.5
 _PATHLESS_SHARE = 0.2  # of a leaf's live connections
 
 
@@ -187,17 +188,7 @@ def _missed_target(state: SCLState, steps_left: int) -> list[Finding]:
     return []
   freeze_step, count = int(state.freeze_step), int(state.count)
   if count >= freeze_step:
-    # The controller last looked before the cut.
-    return [
-      Finding(
-        'target',
-        f'The cut at freeze_step={freeze_step} closed what was left to close'
-        f'{where} at once, from {density:.4g} % to {goal:.4g} %, which costs '
-        f'accuracy: {_MORE_TIME}.',
-      )
-      for where, density, goal in _aims(state)
-      if density > _FAR * goal
-    ]
+    return _uneven_cut(state, freeze_step)
   short = freeze_step - count - steps_left
   findings = []
   for where, density, goal in _aims(state):
@@ -221,6 +212,28 @@ def _missed_target(state: SCLState, steps_left: int) -> list[Finding]:
           f'will close the others at once and cost accuracy: {_MORE_TIME}.',
         )
       )
+  return findings
+
+
+def _uneven_cut(state: SCLState, freeze_step: int) -> list[Finding]:
+  """What the cut had to mend, as the controller last looked before it."""
+  findings = []
+  for where, density, goal in _aims(state):
+    told = None
+    if density > _FAR * goal:
+      told = (
+        f'closed what was left to close{where} at once, from {density:.4g} % '
+        f'to {goal:.4g} %, which costs accuracy: {_MORE_TIME}.'
+      )
+    elif density < _LOW * goal:
+      told = (
+        f'opened most of what is live{where} again, from {density:.4g} % to '
+        f'{goal:.4g} %, as masks moved faster than they could be steered: '
+        'train longer, or lower the learning rate of the mask optimizer.'
+      )
+    if told is not None:
+      message = f'The cut at freeze_step={freeze_step} {told}'
+      findings.append(Finding('target', message))
   return findings
 
 

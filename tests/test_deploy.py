@@ -157,8 +157,8 @@ def test_stablehlo_of_pytrees(tmp_path, of_shapes):
   np.savez(tmp_path / 'inputs', tree['x'], tree['more'][0], index, scale)
   _run(code, tmp_path)
   for batch in (1, 3, 4):
-    outputs = np.load(tmp_path / f'outputs{batch}.npz')
-    _check_trees(outputs['y'], outputs['z'], params, inputs, batch)
+    with np.load(tmp_path / f'outputs{batch}.npz') as outputs:
+      _check_trees(outputs['y'], outputs['z'], params, inputs, batch)
 
 
 @pytest.mark.parametrize('of_shapes', [False, True])

@@ -156,6 +156,23 @@ def test_a_cut_that_closed_many():
   assert f'at once, from {100 * before:.4g} % to 10 %' in finding.message
 
 
+def test_a_cut_that_opened_many():
+  """The controller saw a fifth of the target; 0.2 below it is no matter."""
+  state = make_state(
+    1000, target_density=0.5, freeze_step=1000, changed=940, a=0.1, b=0.2
+  )
+  rule = state.rule_state
+
+  def found(density):
+    seen = rule.control_state._replace(density=jnp.float32(density))
+    seen = rule._replace(control_state=seen)
+    return scl_jax.diagnose(state._replace(rule_state=seen), 0)
+
+  (finding,) = found(0.1)
+  assert 'opened most of what is live again, from 10 % to 50' in finding.message
+  assert not found(0.4)
+
+
 def test_live_connections_on_no_path():
   a = np.full((6, 5), 0.1)
   b = np.full((5, 4), 0.1)
