@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from scl_jax import tree as tree_lib
 from scl_jax.graph import layering
 from scl_jax.graph import origins
+from scl_jax.graph import scans
 
 PyTree = tree_lib.PyTree
 
@@ -153,7 +154,7 @@ def _run(
   if len(body.outvars) != len(eqn.outvars):
     return _walk(body, given)[0], [_Kind.DATA] * len(eqn.outvars)
   name = eqn.primitive.name
-  carried = range(len(given))[_carried(eqn, body)]
+  carried = range(len(given))[_carried(eqn)]
   kept = len(carried)
   rounds = {'scan': eqn.params.get('length'), 'while': kept + 1}.get(name, 1)
   results = [given[i] for i in carried]
@@ -179,22 +180,13 @@ def _run(
   return (found if name == 'while' else macs), results
 
 
-def _carried(eqn: core.JaxprEqn, body: core.Jaxpr) -> slice:
+def _carried(eqn: core.JaxprEqn) -> slice:
   """Which inputs of a loop's body are outputs of its last round."""
   if eqn.primitive.name == 'scan':
-    # What a scan slices or stacks has one axis less inside than outside. (Its
-    # parameters say the same, with other names in each version of JAX.)
-    stop = _same_rank(body.invars, eqn.invars)
-    return slice(stop - _same_rank(body.outvars, eqn.outvars), stop)
+    return scans.carried(eqn)
   if eqn.primitive.name == 'while':
     return slice(eqn.params['body_nconsts'], None)
   return slice(0)
-
-
-def _same_rank(inside: Sequence[Any], outside: Sequence[Any]) -> int:
-  return sum(
-    i.aval.ndim == o.aval.ndim for i, o in zip(inside, outside, strict=True)
-  )
 
 
 def _macs(eqn: core.JaxprEqn) -> int:

@@ -18,7 +18,7 @@ What is computed stays the same; XLA compiles every step, so this is for short
 loops.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -51,15 +51,15 @@ def written_out(eqn: core.JaxprEqn) -> core.ClosedJaxpr:
     A jaxpr of the same inputs and outputs.
   """
   step = core.jaxpr_as_fun(eqn.params['jaxpr'])
-  num_consts, num_carry = eqn.params['num_consts'], eqn.params['num_carry']
+  place = carried(eqn)
+  num_carry = place.stop - place.start
   order = range(eqn.params['length'])
   if eqn.params['reverse']:
     order = reversed(order)
 
   def run(*values):
-    consts, values = values[:num_consts], values[num_consts:]
-    carry, stacks = values[:num_carry], values[num_carry:]
-    rows = {}
+    consts, stacks = values[: place.start], values[place.stop :]
+    carry, rows = values[place], {}
     for index in order:
       slices = [jax.lax.index_in_dim(x, index, keepdims=False) for x in stacks]
       results = step(*consts, *carry, *slices)
@@ -70,6 +70,28 @@ def written_out(eqn: core.JaxprEqn) -> core.ClosedJaxpr:
   avals: list[Any] = [v.aval for v in eqn.invars]
   return jax.make_jaxpr(run)(
     *(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals)
+  )
+
+
+def carried(eqn: core.JaxprEqn) -> slice:
+  """Which inputs of a scan's step are results of the step before.
+
+  Args:
+    eqn: A `scan`.
+
+  Returns:
+    A slice; before it is what all steps share, behind it what is cut in slices.
+  """
+  # What a scan slices or stacks has one axis less inside than outside. (Its
+  # parameters say the same, with other names in each version of JAX.)
+  body = eqn.params['jaxpr'].jaxpr
+  stop = _same_rank(body.invars, eqn.invars)
+  return slice(stop - _same_rank(body.outvars, eqn.outvars), stop)
+
+
+def _same_rank(inside: Sequence[Any], outside: Sequence[Any]) -> int:
+  return sum(
+    i.aval.ndim == o.aval.ndim for i, o in zip(inside, outside, strict=True)
   )
 
 
