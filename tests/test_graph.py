@@ -76,6 +76,11 @@ def test_short_loops_are_written_out_and_others_stay_closed():
   w, x = jnp.ones((2, 2)), jnp.ones((1, 2))
   assert names(loop(3), w, x).count('dot_general') == 3
   assert names(loop(10_000), w, x)[-1] == 'scan'
+
+  def nested(p, x):
+    return lax.fori_loop(0, 100, lambda _, h: loop(90)(p, h), x)
+
+  assert names(nested, w, x)[-1] == 'scan'
   endless = lambda p, x: lax.while_loop(lambda h: h.sum() < 9, jnp.sin, x @ p)
   assert names(endless, w, x)[-1] == 'while'
 

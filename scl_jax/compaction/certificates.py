@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scl_jax import differences
 from scl_jax import tree as tree_lib
 from scl_jax.compaction import reduction
 from scl_jax.compaction import widening
@@ -179,13 +180,13 @@ def _differences(
     leaves = jax.tree.leaves(params)
     plan = reduced.plan([leaf.dtype for leaf in leaves], wide[0])
     small = reduced.shrink(plan, leaves)
+    is_wide = widening.is_float64(graph)
     exact, small_exact = (
-      _outputs(widening.in_float64(fn), fn_params, wide)
+      _outputs(fn if is_wide else widening.in_float64(fn), fn_params, wide)
       for fn, fn_params in ((reduced.fn, params), (reduced.__call__, small))
     )
     difference64 = _difference(exact, small_exact)
-    rounding = _difference(exact, before)
-    return difference64, narrow, rounding, widening.is_float64(graph)
+    return difference64, narrow, _difference(exact, before), is_wide
 
 
 def _outputs(fn: Any, params: PyTree, cases: Sequence[Any]) -> list[np.ndarray]:
@@ -203,15 +204,9 @@ def _difference(
   """The largest, relative to the largest finite output or 1."""
   worst = 0.0
   for a, b in zip(before, after, strict=True):
-    size = max(1.0, np.abs(a[np.isfinite(a)]).max(initial=0))
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    gap = np.abs(a[~same] - b[~same]).max(initial=0) / size
-    worst = max(worst, float(gap), key=_or_infinite)
+    gap, size = differences.largest(b, a)
+    worst = max(worst, gap / max(1.0, size))
   return worst
-
-
-def _or_infinite(value: float) -> float:
-  return math.inf if math.isnan(value) else value
 
 
 def _random(inputs: Sequence[Any]) -> list[Any]:

@@ -108,9 +108,12 @@ def holds_body(params: Mapping[str, Any]) -> bool:
 
 
 def _size(jaxpr: core.Jaxpr) -> int:
-  """The equations of a jaxpr, those of its calls included."""
-  bodies = (body for eqn in jaxpr.eqns for body in _bodies(eqn.params))
-  return len(jaxpr.eqns) + sum(map(_size, bodies))
+  """The equations of a jaxpr, those of its calls and loops included."""
+  return len(jaxpr.eqns) + sum(
+    eqn.params.get('length', 1) * _size(body)
+    for eqn in jaxpr.eqns
+    for body in _bodies(eqn.params)
+  )
 
 
 def _bodies(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:

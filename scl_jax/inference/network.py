@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from scl_jax import differences
 from scl_jax import tree as tree_lib
 from scl_jax.graph import nodes
 from scl_jax.inference import program as program_lib
@@ -310,18 +311,6 @@ def _difference(
   """
   worst = 0.0
   for output, wanted in zip(outputs, expected, strict=True):
-    if output.shape != wanted.shape:
-      return np.inf
-    got, wide = (
-      np.asarray(x, np.promote_types(x.dtype, np.float64))
-      for x in (output, wanted)
-    )
-    finite = np.isfinite(wide)
-    if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(
-      got[~finite], wide[~finite], equal_nan=True
-    ):
-      return np.inf
-    scale = np.abs(wide[finite]).max(initial=0) or 1.0
-    gap = np.abs(got[finite] - wide[finite]).max(initial=0)
-    worst = max(worst, float(gap / scale))
+    gap, size = differences.largest(output, wanted)
+    worst = max(worst, gap / (size or 1.0))
   return worst
