@@ -29,6 +29,8 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
+from experiments import config_checks
+
 # What the user can mend.
 _MENDABLE = (ValueError, OSError, ImportError)
 
@@ -111,6 +113,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if 'config' in flags.FLAGS:
       config: Any = flags.FLAGS['config'].value
       config.keys()  # raises if none was loaded
+      given = config_flags.get_override_values(flags.FLAGS['config'])
+      config_checks.prefer_given(config, given)
+  except ValueError as error:
+    raise SystemExit(f'ValueError: {error}') from error
   except (AttributeError, KeyError) as error:
     raise SystemExit(_unknown_field(argv, path) or error) from error
   except OSError as error:

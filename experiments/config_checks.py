@@ -12,14 +12,18 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""The plain numbers of a config, checked before anything is read or written.
+"""What can be checked in a config before anything is read or written.
 
 What depends on the data, the model or the method is checked where it is used.
 """
 
+from collections.abc import Container
 from typing import Any
 
 import ml_collections
+
+# Each decides what a connection costs, in place of `config.penalty`.
+TARGETS = ('target_density', 'layer_densities', 'target_macs')
 
 
 def check_numbers(config: ml_collections.ConfigDict) -> None:
@@ -57,6 +61,30 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
   ):
     if name in config and not is_good(config[name]):
       raise ValueError(f'config.{name} must be {range_}, got {config[name]}.')
+
+
+def prefer_given(
+  config: ml_collections.ConfigDict, given: Container[str]
+) -> None:
+  """A penalty or target of the command line replaces those of the config file.
+
+  Args:
+    config: Is changed.
+    given: The fields that the command line sets.
+
+  Raises:
+    ValueError: If both a penalty and a target are given.
+  """
+  targets = [name for name in TARGETS if name in given]
+  if 'penalty' in given and targets:
+    raise ValueError(
+      f'Give either config.penalty or config.{targets[0]}, not both: the '
+      'penalty that a target needs is found in training.'
+    )
+  if 'penalty' in given or targets:
+    for name in TARGETS:
+      if name in config and name not in given:
+        config[name] = None
 
 
 def _are_shares(area: Any) -> bool:

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments import config_checks
 from experiments import models
 import scl_jax
 
 WITHOUT_MASKS = ('dense', 'consensus')
 
-_TARGETS = ('target_density', 'layer_densities', 'target_macs')
 _BY_PENALTY = 'whose density follows from config.penalty: leave it None'
 # Methods that cannot be asked for a density, and what they have instead.
 _WITHOUT_TARGET: Mapping[str, str] = types.MappingProxyType(
@@ -106,7 +106,7 @@ def dense_config(
   """The config of the same run without masks, and so without a target."""
   config = config.copy_and_resolve_references()
   config.method = 'dense'
-  for name in _TARGETS:
+  for name in config_checks.TARGETS:
     if name in config:
       config[name] = None
   return config
@@ -115,7 +115,7 @@ def dense_config(
 def _check_targets(config: ml_collections.ConfigDict) -> None:
   given = [
     f'config.{name}={config[name]}'
-    for name in _TARGETS
+    for name in config_checks.TARGETS
     if config.get(name) is not None
   ]
   if len(given) > 1:

@@ -20,6 +20,8 @@ import sys
 import pytest
 
 from experiments import command_line
+from experiments import config_checks
+from experiments.configs import default
 
 CONFIG = 'experiments/configs/digits_mlp_scl.py'
 
@@ -99,3 +101,50 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
   assert process.returncode == 1
   assert process.stderr.splitlines()[-1].startswith('NotADirectoryError: ')
   assert 'Traceback' not in process.stderr
+
+
+@pytest.mark.parametrize(
+  ('given', 'left'),
+  [
+    ({}, {'target_density': 0.1}),
+    ({'epochs'}, {'target_density': 0.1}),
+    ({'penalty'}, {}),
+    ({'target_density'}, {'target_density': 0.1}),
+    ({'target_macs'}, {'target_macs': 0.2}),
+  ],
+)
+def test_a_penalty_or_target_that_is_given_replaces_the_files(given, left):
+  config = default.get_config()
+  config.target_density = 0.1
+  if 'target_macs' in given:
+    config.target_macs = 0.2
+  config_checks.prefer_given(config, given)
+  targets = {name: config[name] for name in config_checks.TARGETS}
+  assert {k: v for k, v in targets.items() if v is not None} == left
+
+
+def test_a_penalty_and_a_target_are_refused_in_a_line(tmp_path):
+  words = f'--workdir={tmp_path} --config={CONFIG} --config.penalty=1'
+  process = run(*words.split(' '), '--config.target_density=0.1')
+  assert process.returncode == 1
+  assert process.stderr.startswith('ValueError: Give either config.penalty or')
+  assert process.stderr.count('\n') == 1
+
+
+def test_a_given_penalty_is_used_where_the_file_has_a_target(tmp_path):
+  path = tmp_path / 'config.py'
+  path.write_text(
+    'from experiments.configs import digits_mlp_scl\n\n\n'
+    'def get_config():\n'
+    '  config = digits_mlp_scl.get_config()\n'
+    '  config.target_density = 0.5\n'
+    '  return config\n'
+  )
+  process = run(
+    f'--config={path}',
+    f'--workdir={tmp_path}/run',
+    '--config.epochs=1',
+    '--config.penalty=0',
+  )
+  assert process.returncode == 0, process.stderr
+  assert 'density 99.' in process.stdout  # and not 50 %
