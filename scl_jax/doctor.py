@@ -15,7 +15,6 @@
 """What goes wrong in a sparse run, and what to change."""
 
 from collections.abc import Callable, Mapping, Sequence
-import re
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +24,7 @@ import optax
 from scl_jax import control
 from scl_jax import metrics
 from scl_jax import motion
+from scl_jax import patterns
 from scl_jax import reachability
 from scl_jax import tree as tree_lib
 from scl_jax import wide
@@ -134,6 +134,19 @@ def _not_a_number(state: Any) -> list[Finding]:
   ]
 
 
+def _members(
+  name: str, given: str | Sequence[str], paths: Sequence[str]
+) -> list[str]:
+  """The paths that one or more patterns match, each at least one."""
+  given = [given] if isinstance(given, str) else given
+  if not given:
+    raise ValueError(f'{name} holds no pattern: name its layers, or leave it.')
+  patterns.check_patterns(name, given)
+  patterns.check_matches(name, given, paths)
+  is_member = dict.fromkeys(given, True)
+  return [path for path in paths if patterns.look_up(is_member, path)]
+
+
 def _collapsed(
   masks: PyTree, groups: Mapping[str, str | Sequence[str]] | None
 ) -> list[Finding]:
@@ -145,15 +158,8 @@ def _collapsed(
     if mask.size
   }
   findings, told = [], set()
-  for name, patterns in (groups or {}).items():
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    members = [p for p in dead if any(re.fullmatch(k, p) for k in patterns)]
-    if not members:
-      raise ValueError(
-        f'groups[{name!r}] matches no prunable leaf; patterns are regular '
-        'expressions for the whole path. The paths are:\n'
-        f'{tree_lib.listing(list(dead))}'
-      )
+  for name, given in (groups or {}).items():
+    members = _members(f'groups[{name!r}]', given, [*dead])
     if all(dead[path] for path in members):
       told.update(members)
       findings.append(

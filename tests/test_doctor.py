@@ -202,6 +202,12 @@ def test_other_rules():
     ({'steps_left': -1}, 'steps_left must be >= 0, got -1'),
     ({'steps_left': 1, 'fn': model}, 'fn needs params'),
     ({'steps_left': 1, 'groups': {'x': 'c'}}, "(?s)'x'.*'a/kernel'"),
+    ({'steps_left': 1, 'groups': {'x': []}}, r"groups\['x'\] holds no pattern"),
+    (
+      {'steps_left': 1, 'groups': {'x': ['a/.*', 'c']}},
+      r"(?s)groups\['x'\] pattern 'c' matches no .*'a/kernel'",
+    ),
+    ({'steps_left': 1, 'groups': {'x': '('}}, "'x'.* is no regular expression"),
   ],
 )
 def test_errors(options, message):
