@@ -115,6 +115,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
       config.keys()  # raises if none was loaded
       given = config_flags.get_override_values(flags.FLAGS['config'])
       config_checks.prefer_given(config, given)
+    if 'workdir' in flags.FLAGS:
+      _settle_workdir(flags.FLAGS['workdir'])
   except ValueError as error:
     raise SystemExit(f'ValueError: {error}') from error
   except (AttributeError, KeyError) as error:
@@ -127,6 +129,17 @@ def _parse(argv: Sequence[str]) -> list[str]:
   except SyntaxError as error:
     raise SystemExit(f'The config is no Python: {error}') from error
   return rest
+
+
+def _settle_workdir(flag: flags.Flag) -> None:
+  """Shells leave the ~ of --workdir=~/run as it is."""
+  if isinstance(flag.value, str):
+    flag.value = os.path.expanduser(flag.value)
+    if '://' in flag.value:
+      raise ValueError(
+        f'--workdir={flag.value} must be a folder of a file system; mount the '
+        'bucket, or copy the workdir there at the end.'
+      )
 
 
 def _unknown_field(argv: Sequence[str], path: str) -> str | None:

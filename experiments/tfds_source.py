@@ -20,6 +20,7 @@ and the record; what to do about it, too.
 
 from collections.abc import Iterable, Sequence
 import os
+import re
 from typing import Any, NamedTuple, SupportsIndex
 
 from absl import logging
@@ -114,14 +115,21 @@ def open_splits(name: str, splits: Sequence[str]) -> list[Source]:
   try:
     builder = tfds.builder(name, data_dir=folder)
     found = builder.info.splits
+  except AssertionError as error:  # about the metadata that lie there
+    raise ValueError(
+      f'{name!r} in {folder} (TFDS_DATA_DIR) is not what the installed '
+      f'tensorflow-datasets expects: prepare it again. ({error})'
+    ) from error
   except tfds.core.DatasetNotFoundError as error:
     raise ValueError(
       f"config.dataset must be 'digits' or a data set of TensorFlow Datasets;"
       f' got {name!r}.'
     ) from error
   if not found:
+    version, others = builder.version, _versions(os.path.join(folder, name))
     raise FileNotFoundError(
-      f'{name!r} is not prepared in {folder} (TFDS_DATA_DIR). Reading it '
+      f'{name!r}, version {version}, is not prepared in {folder} '
+      f'(TFDS_DATA_DIR){others}. Reading it '
       'needs no TensorFlow, preparing it once does:\n'
       '  pip install tensorflow-cpu && python -c "import '
       f"tensorflow_datasets as tfds; tfds.builder('{name}', "
@@ -131,6 +139,13 @@ def open_splits(name: str, splits: Sequence[str]) -> list[Source]:
     )
   logging.info('Reading %s from %s', name, folder)
   return [_open_split(builder, name, split) for split in splits]
+
+
+def _versions(folder: str) -> str:
+  """What to say of other versions that are prepared."""
+  there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+  versions = [name for name in there if re.fullmatch(r'\d+\.\d+\.\d+', name)]
+  return f'; there is {", ".join(versions)}' if versions else ''
 
 
 def _open_split(builder: Any, name: str, split: str) -> Source:
@@ -151,6 +166,11 @@ def _open_split(builder: Any, name: str, split: str) -> Source:
     raise ValueError(
       f'{name!r} must have images with one class each; {keys[0]!r} and '
       f'{keys[1]!r} are {image} and {label}.'
+    )
+  if np.dtype(image.np_dtype) != np.uint8:
+    raise ValueError(
+      f'{name!r} has images of {np.dtype(image.np_dtype)}; only those of uint8 '
+      'are read.'
     )
   if not splits[split].num_examples:
     raise ValueError(f'The split {split!r} of {name!r} is empty.')

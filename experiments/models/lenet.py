@@ -61,8 +61,25 @@ class LeNet5(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-    """Maps images [batch, 28, 28, channels] to logits."""
+    """Maps images [batch, height, width, channels] to logits.
+
+    Args:
+      images: Height and width are 16 or more and multiples of 4, so that both
+        poolings come out even.
+      train: Changes nothing.
+
+    Returns:
+      [batch, num_classes].
+
+    Raises:
+      ValueError: If the images have another size.
+    """
     del train  # it is the same
+    if any(size < 16 or size % 4 for size in images.shape[1:3]):
+      raise ValueError(
+        'LeNet-5 needs images whose height and width are multiples of 4 and at '
+        f'least 16; got {images.shape}. config.image_size enlarges them.'
+      )
     x = images
     for features in (20, 50):
       x = nn.Conv(

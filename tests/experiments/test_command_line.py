@@ -14,6 +14,7 @@
 # ==============================================================================
 """What the commands say to those who mistype."""
 
+import os
 import subprocess
 import sys
 
@@ -26,12 +27,13 @@ from experiments.configs import default
 CONFIG = 'experiments/configs/digits_mlp_scl.py'
 
 
-def run(*arguments, module='main'):
+def run(*arguments, module='main', home=None):
   return subprocess.run(
     [sys.executable, '-m', f'experiments.{module}', *arguments],
     capture_output=True,
     text=True,
     check=False,
+    env={**os.environ, **({'HOME': str(home)} if home else {})},
   )
 
 
@@ -101,6 +103,29 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
   assert process.returncode == 1
   assert process.stderr.splitlines()[-1].startswith('NotADirectoryError: ')
   assert 'Traceback' not in process.stderr
+
+
+def test_a_workdir_in_the_home_folder(tmp_path):
+  process = run(
+    *f'--config={CONFIG} --config.epochs=1 --workdir=~/run'.split(' '),
+    home=tmp_path,
+  )
+  assert process.returncode == 0, process.stderr
+  assert f'Everything is beside {tmp_path}/run/' in process.stdout
+  assert (tmp_path / 'run' / 'result.json').exists()
+
+
+@pytest.mark.parametrize('module', ['main', 'sweep', 'compact'])
+def test_a_workdir_that_is_no_folder(module):
+  flags = '--workdir=gs://bucket/run'
+  if module != 'compact':
+    flags += f' --config={CONFIG}'
+  process = run(*flags.split(' '), module=module)
+  assert process.returncode == 1
+  assert process.stderr.startswith(
+    'ValueError: --workdir=gs://bucket/run must be a folder of a file system'
+  )
+  assert process.stderr.count('\n') == 1
 
 
 @pytest.mark.parametrize(

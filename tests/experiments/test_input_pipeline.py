@@ -14,6 +14,7 @@
 # ==============================================================================
 """Reading data sets."""
 
+import json
 import os
 
 import numpy as np
@@ -75,9 +76,30 @@ def test_data_set_that_is_not_there(tmp_path, monkeypatch):
   with pytest.raises(FileNotFoundError) as error:
     input_pipeline.load_dataset('mnist')
   message = str(error.value)
+  assert '(TFDS_DATA_DIR). Reading' in message
   assert str(tmp_path) in message
   assert 'download_and_prepare()' in message
   assert "builder('mnist'" in message
+
+
+def test_a_data_set_of_another_version(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  for name in ('1.0.0', 'incomplete.2.0.0', '2.1.0'):
+    (tmp_path / 'mnist' / name).mkdir(parents=True)
+  with pytest.raises(FileNotFoundError, match=r'; there is 1\.0\.0, 2\.1\.0\.'):
+    input_pipeline.load_dataset('mnist')
+
+
+def test_a_data_set_whose_metadata_are_of_another_version(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  folder = tmp_path / 'mnist' / '3.0.1'
+  folder.mkdir(parents=True)
+  info = {'name': 'mnist', 'version': '1.0.0', 'fileFormat': 'array_record'}
+  (folder / 'dataset_info.json').write_text(json.dumps(info))
+  with pytest.raises(ValueError, match=r"'mnist' in .*: prepare it again"):
+    input_pipeline.load_dataset('mnist')
 
 
 @pytest.mark.skipif(

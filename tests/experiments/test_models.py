@@ -256,3 +256,20 @@ def test_unknown_names_and_depths():
   for model in (vgg.VGG(16), vit.ViT(), resnet.ResNet(8, block=2)):
     with pytest.raises(ValueError, match='divisible'):
       model.init(jax.random.key(0), images[:, :31])
+
+
+@pytest.mark.parametrize('shape', [(16, 16), (28, 28), (32, 20)])
+def test_sizes_that_lenet5_takes(shape):
+  images = jax.ShapeDtypeStruct((1, *shape, 1), jnp.float32)
+  jax.eval_shape(
+    models.create_model('lenet5', 10).init, jax.random.key(0), images
+  )
+
+
+@pytest.mark.parametrize('shape', [(8, 8), (12, 12), (28, 18), (23, 28)])
+def test_sizes_that_lenet5_refuses(shape):
+  images = jax.ShapeDtypeStruct((1, *shape, 1), jnp.float32)
+  with pytest.raises(ValueError, match='multiples of 4 and at least 16; got'):
+    jax.eval_shape(
+      models.create_model('lenet5', 10).init, jax.random.key(0), images
+    )

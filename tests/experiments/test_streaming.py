@@ -207,6 +207,11 @@ class TestBadFiles:
       tmp_path, {'train': train, 'test': examples(3)}, **kwargs
     )
 
+  def test_another_dtype(self, tmp_path, monkeypatch):
+    self.write(tmp_path, examples(7), dtype='uint16')
+    with pytest.raises(ValueError, match="'tiny' has images of uint16; only"):
+      self.load(tmp_path, monkeypatch)
+
   def test_label_out_of_range(self, tmp_path, monkeypatch):
     pairs = examples(7)
     pairs[6] = (pairs[6][0], 3)

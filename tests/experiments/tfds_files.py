@@ -21,7 +21,15 @@ import cv2
 from tensorflow_datasets.proto import tf_example_pb2
 
 
-def write(folder, splits, *, num_classes=3, shape=(None, None, 3), shards=1):
+def write(
+  folder,
+  splits,
+  *,
+  num_classes=3,
+  shape=(None, None, 3),
+  dtype='uint8',
+  shards=1,
+):
   """Writes `<folder>/tiny/1.0.0`, a data set that has no code in TFDS.
 
   Args:
@@ -29,6 +37,7 @@ def write(folder, splits, *, num_classes=3, shape=(None, None, 3), shards=1):
     splits: From names to lists of (image or bytes, label).
     num_classes: What the metadata say.
     shape: The same; `None` where images differ.
+    dtype: The same.
     shards: Files of each split.
   """
   path = folder / 'tiny' / '1.0.0'
@@ -55,7 +64,7 @@ def write(folder, splits, *, num_classes=3, shape=(None, None, 3), shards=1):
       }
     )
   image = {
-    'dtype': 'uint8',
+    'dtype': dtype,
     'shape': {'dimensions': [str(-1 if d is None else d) for d in shape]},
   }
   module = 'tensorflow_datasets.core.features'
