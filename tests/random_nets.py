@@ -195,8 +195,32 @@ def vector_net(rng, blocks):
 
 def image_net(rng, blocks):
   """Convolutions, pooling, residual blocks, then dense layers."""
-  net, width = Net(rng), 2
-  for block in ('layer', *blocks):
+  net = Net(rng)
+  _add_image_blocks(net, 2, ('layer', *blocks))
+  x = jnp.asarray(rng.normal(size=(2, 12, 12, 2)), jnp.float32)
+  return _classified(net, x)
+
+
+def decoder_net(rng, blocks):
+  """A dense layer makes an image, with another bias at each position."""
+  net, width = Net(rng), int(rng.integers(2, 6))
+  w, b = net.add((4, 12, 12, width)), net.add((144 * width,))
+  has_input = rng.random(width) < 0.5  # else a channel is a constant image
+  net.params[w] *= jnp.asarray(has_input, jnp.float32)
+  f = net.activation()
+
+  def grow(p, z):
+    units = f(z @ p[w].reshape(4, -1) + p[b])
+    return units.reshape(-1, 12, 12, width)
+
+  net.layers.append(grow)
+  _add_image_blocks(net, width, ('layer', *blocks))
+  return _classified(net, jnp.asarray(rng.normal(size=(2, 4)), jnp.float32))
+
+
+def _add_image_blocks(net, width, blocks):
+  rng = net.rng
+  for block in blocks:
     size = int(rng.integers(1, 6))
     if block == 'layer':
       net.layers.append(conv(net, width, size))
@@ -213,11 +237,14 @@ def image_net(rng, blocks):
       net.layers.append(conv(net, width, width, groups=width))
     else:
       net.layers.append(pool(net))
-  if rng.random() < 0.5:
+
+
+def _classified(net, x):
+  """The network with a head on it, and its input."""
+  if net.rng.random() < 0.5:
     net.layers.append(lambda p, x: x.reshape(x.shape[0], -1))
   else:
     net.layers.append(lambda p, x: x.mean((1, 2)))
-  x = jnp.asarray(rng.normal(size=(2, 12, 12, 2)), jnp.float32)
   size = jax.eval_shape(net.fn, net.params, x).shape[-1]
   net.layers.append(dense(net, size, 5))
   net.layers.append(dense(net, 5, 3, act=False))
@@ -288,5 +315,6 @@ NETS = {
     image_net,
     ['layer', 'residual', 'concatenation', 'depthwise', 'pool'],
   ),
+  'decoder': (decoder_net, ['layer', 'depthwise', 'pool']),
   'sequence': (sequence_net, ['attention', 'norm', 'layer']),
 }

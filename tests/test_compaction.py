@@ -206,6 +206,38 @@ def test_the_certificate():
   assert '0/w: 2 of axis 1' in str(found)
 
 
+@pytest.mark.parametrize('place', ['hidden', 'input', 'dropped input'])
+@pytest.mark.parametrize(
+  ('unread', 'left'), [([3], 8), ([3, 7], 8), ([4, 5, 6, 7], 4)]
+)
+def test_groups_go_whole(unread, left, place):
+  """Two groups of four filters, and their inputs."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  params = {'w': draw(4, 4), 'g': draw(3, 3, 2, 8), 'v': draw(8, 3)}
+  params['v'] = params['v'].at[jnp.array(unread)].set(0)
+  if place != 'hidden':
+    del params['w']
+
+  def fn(p, x):
+    if 'w' in p:
+      x = jnp.tanh(x @ p['w'])
+    x = jax.lax.conv_general_dilated(
+      x, p['g'], (1, 1), 'SAME', feature_group_count=2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )  # fmt: skip
+    return jnp.tanh(x) @ p['v']
+
+  small = scl_jax.compact(
+    fn, params, None, draw(2, 5, 5, 4), drop_inputs=place == 'dropped input'
+  )
+  left = 8 if place == 'input' else left
+  assert small.params['g'].shape == (3, 3, 2, left)
+  assert small.params['v'].shape == (left, 3)
+  if place == 'hidden':
+    assert small.params['w'].shape == (4, left // 2)
+
+
 def test_verification_finds_what_zeros_do_not_hide(monkeypatch):
   """Of log|u| * m, what is behind m = 0 could go; but 0 times log 0 is no 0."""
   params = {

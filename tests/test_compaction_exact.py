@@ -171,6 +171,108 @@ def test_shared_leaves(seed):
   check(fn, params, masks, X)
 
 
+def conv(x, kernel, **options):
+  numbers = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
+  options = {'window_strides': (1, 1), 'padding': 'VALID', **numbers, **options}
+  return jax.lax.conv_general_dilated(x, kernel, **options)
+
+
+# What reads an image of 4x4x4 that a dense layer made, and its weights' shape.
+READERS = {
+  '1x1': (conv, (1, 1, 4, 2)),
+  'same': (lambda x, v: conv(x, v, padding='SAME'), (3, 3, 4, 2)),
+  'valid': (conv, (3, 3, 4, 2)),
+  'whole': (conv, (4, 4, 4, 2)),
+  'transposed': (
+    lambda x, v: jax.lax.conv_transpose(x, v, (2, 2), 'SAME'),
+    (3, 3, 4, 2),
+  ),
+  'grouped': (
+    lambda x, v: conv(x, v, feature_group_count=2) @ v[0, 0].T,
+    (3, 3, 2, 4),
+  ),
+  'depthwise': (
+    lambda x, v: conv(x, v, feature_group_count=4) @ v[0, 0].T,
+    (3, 3, 1, 4),
+  ),
+  'rows': (lambda x, v: conv(x.transpose(0, 1, 3, 2), v), (3, 3, 4, 2)),
+  'channels first': (
+    lambda x, v: conv(
+      x.transpose(0, 3, 1, 2), v, dimension_numbers=('NCHW', 'HWIO', 'NHWC')
+    ),
+    (3, 3, 4, 2),
+  ),
+  'dense': (lambda x, v: x.reshape(-1, 64) @ v, (64, 2)),
+  'product of channels': (lambda x, v: x @ v, (4, 2)),
+  'product of all': (lambda x, v: jnp.tensordot(x, v, 3), (4, 4, 4, 2)),
+  'mean': (lambda x, v: x.mean((1, 2)) @ v, (4, 2)),
+  'sum of all': (lambda x, v: x.sum((1, 2, 3))[:, None] @ v, (1, 2)),
+  'sum of channels': (lambda x, v: x.sum(3) @ v, (4, 2)),
+  'sum of each row': (lambda x, v: x.sum((2, 3)) @ v, (4, 2)),
+  'pool': (
+    lambda x, v: conv(
+      jax.lax.reduce_window(
+        x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), 'VALID'
+      ),
+      v,
+    ),
+    (2, 2, 4, 2),
+  ),
+  'running sum': (lambda x, v: conv(jnp.cumsum(x, 1), v), (3, 3, 4, 2)),
+}
+
+
+@pytest.mark.parametrize('reader', READERS)
+@pytest.mark.parametrize('is_learned', [False, True])
+def test_another_constant_at_each_position(reader, is_learned):
+  """Channel 1 gets no input; its biases differ, so no other bias takes them."""
+  read, shape = READERS[reader]
+  params = draw(0, w=(3, 64), b=(64,), v=shape, c=(2,), s=(4, 4, 4))
+  params['w'] = params['w'].at[:, 1::4].set(0)
+
+  def fn(p, x):
+    image = jnp.tanh(x @ p['w'] + p['b']).reshape(-1, 4, 4, 4)
+    if is_learned:  # an image of params alone
+      image = jnp.tanh(jnp.broadcast_to(p['s'], image.shape))
+    y = read(image, p['v'])
+    return y + p['c'] if y.shape[-1] == 2 else y
+
+  check(fn, params, None, X)
+
+
+def test_only_what_varies_stays():
+  """Channel 1 is one constant, which goes to the bias; channel 2 is many."""
+  params = draw(0, w=(3, 64), b=(64,), v=(3, 3, 4, 2), c=(2,))
+  params['w'] = params['w'].reshape(3, 16, 4).at[..., 1:3].set(0).reshape(3, 64)
+  params['b'] = params['b'].at[1::4].set(0.5)
+
+  def fn(p, x):
+    image = jnp.tanh(x @ p['w'] + p['b']).reshape(-1, 4, 4, 4)
+    return conv(image, p['v']) + p['c']
+
+  small = check(fn, params, None, X)
+  assert small.params['w'].shape == (3, 48)
+  assert small.certificate.removed['v'][2] == (1,)
+
+
+@pytest.mark.parametrize('place', ['transposed', 'flattened', 'plain'])
+def test_another_constant_for_each_expert(place):
+  """Unit 2 is the same constant in all, but their weights for it differ."""
+  params = draw(0, w=(3, 4, 5), b=(5,), v=(3, 5, 2), c=(2,))
+  params['w'] = params['w'].at[:, :, 2].set(0)
+
+  def fn(p, x):
+    hidden = jnp.tanh(jnp.einsum('nbi,nij->nbj', x, p['w']) + p['b'])
+    y = jnp.einsum('nbj,njk->nbk', hidden, p['v'])
+    if place == 'transposed':
+      y = y.transpose(1, 0, 2)
+    elif place == 'flattened':
+      y = y.reshape(-1, 2)
+    return y + p['c']
+
+  check(fn, params, None, jax.random.normal(jax.random.key(0), (3, 6, 4)))
+
+
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_weights_in_dead_features_must_be_finite(value):
   """A mask does not make them 0."""

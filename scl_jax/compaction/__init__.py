@@ -93,11 +93,17 @@ def compact(
   verify: bool = True,
   tolerance: float = 1e-5,
 ) -> CompactModel:
-  """Removes every feature that is dead.
+  """Removes features that are dead.
 
   Features that are tied, by a residual addition say, go together or stay. The
   shapes of inputs and outputs stay. Dropped features need no gradient, and
   constants become part of the biases, so the small model may be trained on.
+
+  Of dead features these stay. In a grouped convolution a group goes with all of
+  its filters and inputs or stays whole: single filters do not go, nor groups of
+  the model's input (they do with `drop_inputs`). Where a convolution reads a
+  channel that is constant, but another constant at each position, no bias can
+  take that: behind a dense layer and a reshape in a decoder, say.
 
   A `scan` whose steps have at most 1,000 equations in all is written out, so
   that recurrent units can go; features that a longer loop touches stay. Where a

@@ -84,7 +84,9 @@ def find(
       if site.node.name == 'sub' and place == 1:
         amount = amount._replace(value=-amount.value)
     elif not _keeps_values(labelled, site):
-      amount = _moved(site, variable, amount)
+      # A product over a batch that stays whole may lack more along it.
+      amount = _project(amount, labels[variable])
+      amount = amount and _moved(site, variable, amount)
     (variable,) = site.node.outputs
     amount = amount and _project(amount, labels[variable])
     if amount is None:

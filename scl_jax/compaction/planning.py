@@ -34,7 +34,7 @@ what is known to be infinite stays. What is left to chance is that sums and
 products of unneeded entries overflow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,12 +132,8 @@ def _choose(
     matters = lambda v, keep=keep: _stays(needs[v], labels[v], keep)
     folds: dict[int, np.ndarray] = {}
     guilty = [np.zeros(0, int)]
-    for index, site in enumerate(sites):
-      in_facts = [facts[v] for v in site.node.inputs]
-      spill = rules.rule_of(site.node).spill(site, in_facts, dropped)
-      if spill is None:
-        continue
-      lacks = (spill.missing != 0) & matters(site.node.outputs[0])
+    for index, spill in _spills(labelled, facts, dropped):
+      lacks = (spill.missing != 0) & matters(sites[index].node.outputs[0])
       if not lacks.any():
         continue
       fold = spill.is_exact and folding.find(
@@ -153,6 +149,18 @@ def _choose(
     if not (ids := np.concatenate(guilty)).size:
       return keep, folds
     may_go[groups[ids]] = False
+
+
+def _spills(
+  labelled: labelling.Labelled,
+  facts: dict[int, facts_lib.Fact],
+  dropped: np.ndarray,
+) -> Iterator[tuple[int, rule_lib.Spill]]:
+  """What sums lack without the dropped ids, with the place of their site."""
+  for index, site in enumerate(labelled.body.sites):
+    in_facts = [facts[v] for v in site.node.inputs]
+    for spill in rules.rule_of(site.node).spill(site, in_facts, dropped):
+      yield index, spill
 
 
 def _fits(leaf: np.ndarray, amount: np.ndarray) -> bool:

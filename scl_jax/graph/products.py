@@ -20,6 +20,7 @@ with the sums of its taps, exactly so where nothing is padded.
 """
 
 from collections.abc import Sequence
+import functools
 import string
 from typing import Any, NamedTuple
 
@@ -127,27 +128,43 @@ def _need(site: Site, p: _Product, wanted: np.ndarray) -> list[np.ndarray]:
   return result
 
 
-def _spill(p: _Product, dropped: np.ndarray) -> rule_lib.Spill | None:
+def _spill(p: _Product, dropped: np.ndarray) -> list[rule_lib.Spill]:
   gone = np.zeros(p.left.known.shape, bool)
   for letter, ids in p.terms:
     gone = gone | _along(dropped[ids], letter, p.left.axes)
-  if not gone.any():
-    return None
-  left, right = p.left.constant & gone, p.right.constant
-  missing = p.sum(left, right) if p.is_constant else p.count(left, right)
+  # Whatever is not 0 in one of these is missing. What is not known may be a
+  # constant all the same: another one at each position.
+  pairs = [
+    (p.left.constant & gone, p.right.constant, p.is_constant),
+    (p.left.constant & gone, ~p.right.known, False),
+    (~p.left.known & gone, ~p.right.zero, False),
+  ]
+  spills = []
+  for left, right, is_exact in pairs:
+    if left.any() and right.any():
+      missing = p.sum(left, right) if is_exact else p.count(left, right)
+      blame = functools.partial(_blame, p, dropped, left, right)
+      spills.append(rule_lib.Spill(missing, is_exact, blame))
+  return spills
 
-  def blame(entries: np.ndarray) -> np.ndarray:
-    axes = f'{p.axes},{p.right.axes}->{p.left.axes}'
-    entries = np.broadcast_to(entries, missing.shape)
-    guilty = (_einsum(axes, entries, right) > 0) & left
-    found = []
-    for letter, ids in p.terms:
-      others = tuple(i for i, a in enumerate(p.left.axes) if a != letter)
-      found.append(ids[np.broadcast_to(guilty.any(others), ids.shape)])
-    found = np.concatenate(found)
-    return found[dropped[found]]
 
-  return rule_lib.Spill(missing, p.is_constant, blame)
+def _blame(
+  p: _Product,
+  dropped: np.ndarray,
+  left: np.ndarray,
+  right: np.ndarray,
+  entries: np.ndarray,
+) -> np.ndarray:
+  """The dropped ids whose terms `left right` these entries lack."""
+  axes = f'{p.axes},{p.right.axes}->{p.left.axes}'
+  entries = np.broadcast_to(entries, p.count(left, right).shape)
+  guilty = (_einsum(axes, entries, right) > 0) & left
+  found = []
+  for letter, ids in p.terms:
+    others = tuple(i for i, a in enumerate(p.left.axes) if a != letter)
+    found.append(ids[np.broadcast_to(guilty.any(others), ids.shape)])
+  found = np.concatenate(found)
+  return found[dropped[found]]
 
 
 def _along(values: np.ndarray, letter: str, axes: str) -> np.ndarray:

@@ -83,10 +83,10 @@ def _need(
 
 def _spill(
   site: Site, facts: Sequence[Fact], dropped: np.ndarray
-) -> rule_lib.Spill | None:
+) -> list[rule_lib.Spill]:
   """What the dropped features would have added to a sum."""
   if site.node.name != 'reduce_sum':
-    return None
+    return []
   (fact,), (labels,), axes = facts, site.in_labels, _axes(site)
   gone = np.zeros(fact.known.shape, bool)
   is_exact = True
@@ -98,7 +98,7 @@ def _spill(
       shape = [-1 if a == axis else 1 for a in range(len(labels))]
       gone = gone | dropped[ids].reshape(shape)
   if not gone.any():
-    return None
+    return []
   guilty = gone & fact.known & ~fact.zero
   if is_exact:
     missing = np.where(guilty, fact.value, 0).sum(axes)
@@ -116,7 +116,7 @@ def _spill(
     ids = np.concatenate(found)
     return ids[dropped[ids]]
 
-  return rule_lib.Spill(missing, is_exact, blame)
+  return [rule_lib.Spill(missing, is_exact, blame)]
 
 
 def _window(site: Site) -> list[bool]:

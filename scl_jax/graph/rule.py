@@ -19,8 +19,9 @@ a graph: which features it ties (`tie`), what is known of its results (`know`),
 which of its operands matter (`need`), and how it runs on smaller arrays
 (`build`). A primitive without a rule is opaque: all it touches is kept.
 
-A sum over features may lose terms that are known. `spill` says what is then
-missing from the result, for the caller to put it back elsewhere.
+A sum over features may lose terms that do not depend on the inputs. `spill`
+says what is then missing from the result, for the caller to put it back
+elsewhere, or to keep the features.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ class Site(NamedTuple):
 
 
 class Spill(NamedTuple):
-  """What a sum lacks when terms are left out.
+  """What a sum lacks when terms are left out, or a part of that.
 
   Attributes:
     missing: The lacking amount, with an entry for each labelled index of the
@@ -102,10 +103,10 @@ class Keep(NamedTuple):
 
 def no_spill(
   site: Site, facts: Sequence[Fact], dropped: np.ndarray
-) -> Spill | None:
+) -> list[Spill]:
   """For what sums over no feature."""
   del site, facts, dropped
-  return None
+  return []
 
 
 def bind(site: Site, keep: Keep, values: Sequence[Any]) -> Sequence[Any]:
@@ -123,7 +124,8 @@ class Rule(NamedTuple):
     need: `(site, facts of the operands, needs of the results) -> needs of the
       operands`; a need is an array of bools shaped like a fact.
     build: `(site, keep, values of the operands) -> values of the results`.
-    spill: `(site, facts of the operands, dropped ids) -> Spill or None`.
+    spill: `(site, facts of the operands, dropped ids) -> Spills`, whose amounts
+      add up; what is exact is apart from what is not.
     move: Of primitives that only move entries about, what they do to arrays
       shaped like facts, `(site, arrays) -> arrays`; else `None`.
   """
@@ -134,7 +136,7 @@ class Rule(NamedTuple):
     [Site, Sequence[Fact], Sequence[np.ndarray]], Sequence[np.ndarray]
   ]
   build: Callable[[Site, Keep, Sequence[Any]], Sequence[Any]] = bind
-  spill: Callable[[Site, Sequence[Fact], np.ndarray], Spill | None] = no_spill
+  spill: Callable[[Site, Sequence[Fact], np.ndarray], list[Spill]] = no_spill
   move: Callable[[Site, Sequence[np.ndarray]], Sequence[np.ndarray]] | None = (
     None
   )
