@@ -80,8 +80,8 @@ def consensus(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, a method is unknown, or the workdir
-      holds the results of another config.
+    ValueError: If there is nothing to do, a method is unknown, the model has no
+      gates, or the workdir holds the results of another config.
   """
   methods = tuple(config.methods) or METHODS
   if not set(methods) <= set(METHODS):
@@ -107,6 +107,8 @@ def consensus(
     empty={'points': []},
   )
   dataset = input_pipeline.from_config(config).without_validation()
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
+  gating.check_gated(config, model)
   done = {(p['method'], p['share'], p['seed']) for p in report['points']}
   for key in tqdm.tqdm(
     [key for key in todo if key not in done], unit='run', disable=None
@@ -145,7 +147,7 @@ def train_point(
   full = gated.without_gates()
   if method == 'consensus':
     run = train.fit(config, gated, dataset)
-    static = gating.extract(gated, run.state, dataset)
+    static = gating.extract(gated, run.state, dataset, config.consensus)
     small, measured = static.small, static.report
     measured.pop('closed')
   else:

@@ -29,6 +29,7 @@ from experiments import models
 from experiments import train
 from experiments.configs import digits_gated_resnet20_consensus
 from experiments.models import gated_vgg
+from experiments.models import lenet
 from experiments.models import vgg
 import scl_jax
 
@@ -131,7 +132,14 @@ def test_every_method_once(tmp_path, few, monkeypatch):
   assert again == json.loads((tmp_path / 'results.json').read_text())
 
 
-def test_bad_configs(tmp_path):
+def test_bad_configs(tmp_path, few, monkeypatch):
+  del few
+  monkeypatch.setattr(consensus, 'train_point', None)  # nothing is trained
+  monkeypatch.setitem(models.MODELS, 'lenet300', lenet.LeNet300)
+  with pytest.raises(ValueError, match=r"with gates, .*'lenet300'"):
+    consensus.consensus(
+      short_config(model='lenet300', methods=('dense',)), str(tmp_path)
+    )
   with pytest.raises(ValueError, match=r"among dense, .*; got \('rigl',"):
     consensus.consensus(short_config(methods=('rigl',)), str(tmp_path))
   with pytest.raises(ValueError, match='nothing to train'):
