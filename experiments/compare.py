@@ -29,6 +29,9 @@ train for the same number of epochs, a method's own retraining included.
    whole training split with every seed, and the test split is read once a run.
 
 `results.json` is rewritten after each run, and runs in it are not repeated.
+
+Methods that remove connections are here; whole blocks, channels and filters, of
+gates, SCL and magnitudes, are compared by `experiments.consensus`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -80,8 +80,8 @@ def consensus(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, a method is unknown, or the workdir
-      holds the results of another config.
+    ValueError: If there is nothing to do, a method is unknown, the model has no
+      gates, or the workdir holds the results of another config.
   """
   methods = tuple(config.methods) or METHODS
   if not set(methods) <= set(METHODS):
@@ -107,6 +107,8 @@ def consensus(
     empty={'points': []},
   )
   dataset = input_pipeline.from_config(config).without_validation()
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
+  gating.check_gated(config, model)
   done = {(p['method'], p['share'], p['seed']) for p in report['points']}
   for key in tqdm.tqdm(
     [key for key in todo if key not in done], unit='run', disable=None
@@ -145,7 +147,7 @@ def train_point(
   full = gated.without_gates()
   if method == 'consensus':
     run = train.fit(config, gated, dataset)
-    static = gating.extract(gated, run.state, dataset)
+    static = gating.extract(gated, run.state, dataset, config.consensus)
     small, measured = static.small, static.report
     measured.pop('closed')
   else:
@@ -178,8 +180,12 @@ def _rule(config: ml_collections.ConfigDict, model: Any, num_steps: int) -> Any:
   if config.method == 'gradual_magnitude':
     with config.unlocked():
       config.gradual_magnitude = ml_collections.ConfigDict(
-        # Norms of different layers do not compare behind BatchNorm.
-        {'allocation': 'uniform', 'update_every': max(1, num_steps // 40)}
+        {
+          # Norms of different layers do not compare behind BatchNorm.
+          'allocation': 'uniform',
+          'update_every': max(1, num_steps // 40),
+          **config.get('gradual_magnitude', {}),
+        }
       )
   rule = rules.rule_of(config, num_steps)
   if rule is None:
@@ -200,9 +206,9 @@ def table(report: Mapping[str, Any]) -> str:
   for point in report['points']:
     groups.setdefault((point['method'], point['share']), []).append(point)
   lines = [
-    '| method | share | static accuracy | dynamic accuracy | disagreement | '
-    'MACs | parameters | speed-up, batch 32 | s/run | seeds |',
-    '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
+    '| method | share | share reached | static accuracy | dynamic accuracy | '
+    'disagreement | MACs | parameters | speed-up, batch 32 | s/run | seeds |',
+    '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
   ]
   order = lambda key: (METHODS.index(key[0]), -key[1])
   for method, share in sorted(groups, key=order):
@@ -210,13 +216,16 @@ def table(report: Mapping[str, Any]) -> str:
     mean = lambda field, points=points: float(
       np.mean([point[field] for point in points])
     )
-    dynamic = disagreement = ''
+    reached = dynamic = disagreement = ''
     if method == 'consensus':
+      # Without the field, in older reports, shares are of MACs.
+      shares = [p.get('open_share', p['open_macs']) for p in points]
+      reached = f'{np.mean(shares):.3g}'
       dynamic = _accuracy(points, 'dynamic_test_accuracy')
       disagreement = f'{mean("disagreement"):.2g}'
     lines.append(
-      f'| {method} | {share:g} | {_accuracy(points, "test_accuracy")} | '
-      f'{dynamic} | {disagreement} | '
+      f'| {method} | {share:g} | {reached} | '
+      f'{_accuracy(points, "test_accuracy")} | {dynamic} | {disagreement} | '
       f'{100 * mean("macs") / mean("dense_macs"):.1f} % | '
       f'{100 * mean("params") / mean("dense_params"):.1f} % | '
       f'×{mean("static_speedup"):.2f} | {mean("seconds"):.0f} | '

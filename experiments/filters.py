@@ -59,9 +59,24 @@ def over_filters(
 
   Returns:
     A rule for params whose first level are layers.
+
+  Raises:
+    ValueError: If the rule has `effective`; in its `init`, if a layer is not
+      there.
   """
+  if rule.effective is not None:
+    raise ValueError(
+      'rule must multiply weights by masks, as a closed filter is 0; got one '
+      'with `effective`, such as soft_threshold: give another.'
+    )
 
   def init_fn(weights):
+    missing = {*layers, *layers.values()} - {*weights}
+    if missing:
+      raise ValueError(
+        f'layers must name layers of the params, {", ".join(weights)}; got '
+        f'{", ".join(sorted(missing))}.'
+      )
     state = rule.init(_norms(weights, layers))
     return FilterState(_spread(weights, state.masks, layers), state)
 

@@ -19,14 +19,17 @@ equations were not published: see `scl_jax.gates`. The objective of a step is
 
     task + λ_p polarization + λ_a (share that is open - target)²
 
-where shares are of what the gates close. Gates start open. The target moves
-from 1 to τ over the first part of the run, and λ_p grows from 0 meanwhile: a
-target of τ from the start would close all gates alike before the task can tell
-them apart. λ_a is given as a share of the λ_p / (L max w²) above which a gate
-can settle half open, for L gates of shares w: see `scl_jax.gates.activity`.
+where shares are of what the gates close, as are the weights of the
+polarization. Gates start open. The target moves from 1 to τ over the first part
+of the run, and λ_p grows from 0 meanwhile: a target of τ from the start would
+close all gates alike before the task can tell them apart. λ_a is given as a
+share a of the `scl_jax.gates.limit` above which a gate can settle half open.
+For L gates of shares w the prices alone settle where |share - τ| is at most
+max(w, 1/L) / (2a), for each w whose gate could still move towards τ: see
+`scl_jax.gates.activity`. If the task keeps it further away, `extract` says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +46,7 @@ from scl_jax import gates
 from scl_jax import tree as tree_lib
 
 _COSTS = ('macs', 'connections', 'gates')
+_CLOSE = 0.01  # a share that nobody misses
 _EXAMPLES = 32  # that outputs before and after compaction are compared on
 
 
@@ -70,10 +74,11 @@ def make_regularizer(
   """
   if config.method != 'consensus':
     return None
-  if not isinstance(model, gate.GatedModel):
+  check_gated(config, model)
+  if config.consensus.target is None:
     raise ValueError(
-      "config.method='consensus' needs a model with gates, such as "
-      f"'gated_resnet20'; got config.model={config.model!r}."
+      "config.method='consensus' needs config.consensus.target, the share to "
+      'leave open, in (0, 1].'
     )
   try:
     return price(model, image_shape, num_steps, **config.consensus)
@@ -81,6 +86,23 @@ def make_regularizer(
     raise ValueError(
       f'config.consensus does not fit experiments.gating.price: {error}'
     ) from error
+
+
+def check_gated(config: ml_collections.ConfigDict, model: Any) -> None:
+  """Raises unless a model has gates.
+
+  Args:
+    config: Whose `model` it is.
+    model: It.
+
+  Raises:
+    ValueError: If it has none.
+  """
+  if not isinstance(model, gate.GatedModel):
+    raise ValueError(
+      "config.method='consensus' needs a model with gates, such as "
+      f"'gated_resnet20'; got config.model={config.model!r}."
+    )
 
 
 def price(
@@ -128,19 +150,16 @@ def price(
 
   def regularizer(decisions, step):
     means = gates.gate_means(decisions)
-    sizes = {name: means[name].size for name in means}
-    total = sum(sizes[name] * costs_of_gates[name] for name in means)
-    largest = max(costs_of_gates.values()) / total
-    strength = activity * polarization / (sum(sizes.values()) * largest**2)
+    strength = activity * polarization * gates.limit(means, costs_of_gates)
     progress = jnp.minimum((step + 1) / (ramp * num_steps), 1.0)
-    disagreement = gates.polarization(means)
+    split = gates.polarization(means, costs_of_gates)
     gap = gates.activity(
       means, costs_of_gates, target=1 - (1 - target) * progress
     )
-    objective = polarization * progress * disagreement + strength * gap
+    objective = polarization * progress * split + strength * gap
     return objective, {
       'activity': gates.activity(means, costs_of_gates),
-      'polarization': disagreement,
+      'polarization': gates.polarization(means),
     }
 
   return regularizer
@@ -195,8 +214,51 @@ class Static(NamedTuple):
   report: dict[str, Any]
 
 
+def findings(
+  share: float,
+  is_open: Mapping[str, Any],
+  costs: Mapping[str, float],
+  arguments: Mapping[str, Any],
+) -> list[str]:
+  """What is wrong with the share that a run has left open.
+
+  Args:
+    share: It.
+    is_open: By the name of the decisions, which gates are open.
+    costs: By the same names, the cost of one of these gates.
+    arguments: Those of `price`.
+
+  Returns:
+    A line if it is further from τ than the prices alone would leave it, see the
+    module's docstring, and by more than 1 %; else none.
+  """
+  gap = share - arguments['target']
+  total = sum(np.size(is_open[name]) * costs[name] for name in is_open)
+  could_move = [
+    costs[name] / total
+    for name in is_open
+    if np.any(np.asarray(is_open[name]) == (gap > 0))
+  ]
+  if not could_move:
+    return []
+  count = sum(np.size(value) for value in is_open.values())
+  explained = max(min(could_move), 1 / count) / (2 * arguments['activity'])
+  if abs(gap) <= explained + _CLOSE:
+    return []
+  verb = 'closing' if gap > 0 else 'opening'
+  return [
+    f'Open gates are {share:.1%} of the {arguments["costs"]} that gates close, '
+    f'and config.consensus.target={arguments["target"]:g}, though {verb} a '
+    f'gate of {min(could_move):.2%} would come nearer: train longer, or raise '
+    'config.consensus.polarization, which both prices grow with.'
+  ]
+
+
 def extract(
-  model: Any, state: training_step.TrainState, dataset: input_pipeline.Dataset
+  model: Any,
+  state: training_step.TrainState,
+  dataset: input_pipeline.Dataset,
+  arguments: Mapping[str, Any],
 ) -> Static:
   """Removes what is closed for most training examples, and all gates.
 
@@ -206,12 +268,14 @@ def extract(
     model: The model with gates.
     state: The end of its training.
     dataset: The data set.
+    arguments: Those of `price`.
 
   Returns:
     The static network, with a report of what `small_network` measures, and
     `dynamic_test_accuracy`, that of the network with gates; `disagreement` and
     `test_disagreement`, of the gates on either split; `open_macs`, the share of
-    the MACs that gates close that is open; `closed`, which gates are.
+    the MACs that gates close that is open, and `open_share`, that of what the
+    target is a share of; `closed`, which gates are; `findings`.
   """
   decisions, test_decisions = (
     evaluation.decisions(model, state.params, split, state.model_state)
@@ -222,7 +286,10 @@ def extract(
     {'params': state.params, **state.model_state}, is_open
   )
   small, measured = small_network(network, left, dataset, model.without_gates())
-  share = gates.activity(is_open, gate_costs(model, dataset.train.image_shape))
+  image_shape = dataset.train.image_shape
+  macs = gate_costs(model, image_shape)
+  costs = gate_costs(model, image_shape, arguments['costs'])
+  share = float(gates.activity(is_open, costs))
   report = {
     **measured,
     'dynamic_test_accuracy': evaluation.accuracy(
@@ -230,11 +297,13 @@ def extract(
     ),
     'disagreement': float(gates.disagreement(decisions)),
     'test_disagreement': float(gates.disagreement(test_decisions)),
-    'open_macs': float(share),
+    'open_macs': float(gates.activity(is_open, macs)),
+    'open_share': share,
     'closed': {
       name: np.flatnonzero(~np.asarray(value)).tolist()
       for name, value in is_open.items()
     },
+    'findings': findings(share, is_open, costs, arguments),
   }
   masks = jax.tree.map(
     lambda p, is_prunable: (p != 0).astype(p.dtype) if is_prunable else None,

@@ -104,7 +104,7 @@ def train_and_evaluate(
   masks, dense_model = get_masks(config, run.state), model
   if config.method == 'consensus':
     dense_model = model.without_gates()
-    static = gating.extract(model, run.state, dataset)
+    static = gating.extract(model, run.state, dataset, config.consensus)
     model, params, masks = static.model, static.params, static.masks
     model_state = static.model_state
     result |= static.report
@@ -112,7 +112,7 @@ def train_and_evaluate(
     result['test_accuracy'] = accuracy(model, params, dataset.test, model_state)
     result['density'] = float(scl_jax.density(masks))
   result['seconds'] = run.seconds
-  result['findings'] = run.findings
+  result['findings'] = run.findings + result.get('findings', [])
 
   if config.dense_reference:
     dense = fit(

@@ -23,7 +23,7 @@ A gate looks at an example and opens or closes a part of the network for it, a
 residual block or channels inside one. With :math:`\bar g_l` the share of
 examples for which gate l is open, the objective is
 
-    task + penalty * polarization(means) + penalty * activity(means)
+    task + λ_p polarization(means, costs) + λ_s activity(means, costs)
 
 where the polarization is 0 only if each gate decides alike for all examples,
 the consensus, and the activity prices what is open. Then `consensus` says what
@@ -37,6 +37,7 @@ Where the batch is sharded under `jax.jit`, means are over all of it; under
 `shard_map` or `pmap` take `jax.lax.pmean` of `gate_means` first.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -46,6 +47,7 @@ from jax.typing import ArrayLike
 import numpy as np
 
 from scl_jax import checks
+from scl_jax import gate_costs
 from scl_jax import ste
 from scl_jax import tree as tree_lib
 
@@ -78,9 +80,9 @@ def init_gate(
   Raises:
     ValueError: If a number is out of range.
   """
-  checks.check_whole('num_features', num_features, 1)
-  checks.check_whole('num_gates', num_gates, 1)
-  checks.check_whole('hidden', hidden, 1)
+  num_features = _whole('num_features', num_features)
+  num_gates = _whole('num_gates', num_gates)
+  hidden = _whole('hidden', hidden)
   checks.check_scalar('logit', logit, lambda x: True, 'a finite number')
   return {
     'hidden': {
@@ -94,6 +96,14 @@ def init_gate(
       'bias': jnp.full(num_gates, logit, jnp.float32),
     },
   }
+
+
+def _whole(name: str, value: Any) -> int:
+  """A size as an int, such as of 3.0, which is no shape."""
+  if value is None:
+    raise ValueError(f'{name} must be a whole number >= 1, got None.')
+  checks.check_whole(name, value, 1)
+  return int(value)
 
 
 def apply_gate(params: dict[str, Any], inputs: ArrayLike) -> jax.Array:
@@ -143,62 +153,104 @@ def apply_gate(params: dict[str, Any], inputs: ArrayLike) -> jax.Array:
 def gate_means(gate_decisions: PyTree) -> PyTree:
   """The share of examples for which each gate is open.
 
+  It is exactly 1, or 0, where all examples agree.
+
   Args:
-    gate_decisions: Arrays of {0, 1}, [examples, *gates], at least one example;
-      `None` where there are no gates.
+    gate_decisions: Arrays of {0, 1}, [examples, *gates], of the same examples,
+      at least one; `None` where there are no gates.
 
   Returns:
     A tree like it of float32 arrays [*gates].
 
   Raises:
-    ValueError: If there is no gate or no example.
+    ValueError: If there is no gate or no example, leaves have different numbers
+      of examples, or hold something else than 0 and 1.
 
   Example:
     >>> gate_means({'block_1': jnp.array([[1, 0], [1, 1]])})
     {'block_1': Array([1. , 0.5], dtype=float32)}
   """
   _gates('gate_decisions', gate_decisions)
+  counts = {}
   for path, leaf in tree_lib.zip_leaves(gate_decisions):
     if not jnp.ndim(leaf) or not jnp.shape(leaf)[0]:
       raise ValueError(
         'gate_decisions must be [examples, *gates] with at least one example; '
         f'got {jnp.shape(leaf)} at {path!r}.'
       )
+    if not _is_binary(leaf):
+      raise ValueError(
+        'gate_decisions must hold 0 and 1 only, as apply_gate gives them; got '
+        f'other values at {path!r}.'
+      )
+    counts[path] = jnp.shape(leaf)[0]
+  if len(set(counts.values())) > 1:
+    raise ValueError(
+      'gate_decisions must be of the same examples for all gates; got these '
+      f'numbers of them: {counts}.'
+    )
   return jax.tree.map(
-    lambda g: jnp.mean(jnp.asarray(g).astype(jnp.float32), axis=0),
-    gate_decisions,
+    lambda g: _share_open(jnp.asarray(g).astype(jnp.float32)), gate_decisions
   )
 
 
-def polarization(gate_means: PyTree) -> jax.Array:
+def _is_binary(decisions: ArrayLike) -> bool:
+  """Whether they are 0 and 1, as far as this process can know."""
+  if isinstance(decisions, core.Tracer):
+    return True
+  if isinstance(decisions, jax.Array) and not decisions.is_fully_addressable:
+    return True
+  values = np.asarray(decisions)  # NumPy, which is not traced under jit
+  return bool(np.all((values == 0) | (values == 1)))
+
+
+@jax.custom_jvp
+def _share_open(decisions: jax.Array) -> jax.Array:
+  """The mean over examples, with its gradient; 1 without rounding."""
+  total = jnp.sum(decisions, axis=0)
+  # XLA multiplies by 1 / count, which is not 1 for 41 of 41 examples.
+  return jnp.where(total == len(decisions), 1.0, total / len(decisions))
+
+
+@_share_open.defjvp
+def _share_open_jvp(primals, tangents):
+  return _share_open(*primals), jnp.mean(*tangents, axis=0)
+
+
+def polarization(gate_means: PyTree, costs: PyTree | None = None) -> jax.Array:
   r"""How far the gates are from a consensus.
 
   .. math::
-    \frac1L \sum_l \bar g_l (1 - \bar g_l)
+    \sum_l v_l \bar g_l (1 - \bar g_l), \quad
+    v_l = \frac1Z w_l \max(w_l, 1/L), \quad Z = \sum_k w_k \max(w_k, 1/L)
 
-  over all L gates: the mean variance of a decision over the examples. In
-  [0, 1/4], and 0 only if every gate decides alike for all examples. Descent
-  opens a gate that is open for most and closes one that is closed for most; at
-  one half exactly it does neither.
+  over all L gates of the shares w of the costs; with equal costs v = 1 / L, and
+  this is the mean variance of a decision over the examples. In [0, 1/4], and 0
+  only if every gate decides alike for all examples. Descent opens a gate that
+  is open for most and closes one that is closed for most; at one half exactly
+  it does neither. Why the weights are these: see `activity`.
 
   Args:
     gate_means: From `gate_means`.
+    costs: As for `activity`, where its target is the other price; `None` for
+      the plain mean.
 
   Returns:
     A float32 scalar.
 
   Raises:
-    ValueError: If there is no gate.
+    ValueError: If there is no gate, or costs do not fit.
 
   Example:
     >>> polarization({'block_1': jnp.array([1.0, 0.5])})
     Array(0.125, dtype=float32)
   """
   means = _gates('gate_means', gate_means)
+  weights = _weights(gate_means, costs)
   total = jnp.zeros((), jnp.float32)
-  for g in means:
-    total += jnp.sum(g * (1 - g))
-  return total / sum(g.size for g in means)
+  for g, v in zip(means, weights, strict=True):
+    total += jnp.sum(g * (1 - g) * v)
+  return total / _sum(weights)
 
 
 def activity(
@@ -212,12 +264,17 @@ def activity(
   .. math::
     A = \sum_l w_l \bar g_l, \quad w_l = \frac{c_l}{\sum_k c_k}
 
-  and :math:`(A - \tau)^2` with a target share τ. With equal costs, the
-  polarization priced at :math:`\lambda_p` and this at :math:`\lambda_s`, they
-  settle by themselves in a consensus with the m open gates of τ = m / L if
-  :math:`\lambda_p L / 2 < \lambda_s < \lambda_p L` (our derivation). Below, a
-  gate too many can stay; above, for a τ between two such shares, a gate can
-  settle where it is open for some examples.
+  and :math:`(A - \tau)^2` with a target share τ. Priced at λ_s beside the
+  `polarization` of the same costs at λ_p, a gate that moves alone has the
+  curvature :math:`2 (\lambda_s w_l^2 - \lambda_p v_l)`: below the `limit`,
+  λ_s = a λ_p / Z with a < 1, none settles half open. In a consensus an open
+  gate closes if :math:`A - \tau > \lambda_p v_l / (2 \lambda_s w_l)`, which is
+  :math:`\max(w_l, 1/L) / (2a)`, and a closed one opens if τ - A is. So for
+  1/2 < a < 1 the two settle by themselves where no other decision of one gate,
+  taken as no cheaper than the mean, would come nearer to τ by much; with equal
+  costs and τ = m / L, at exactly m open gates. Equal weights would let
+  cheap gates ignore any gap, and w² alone would hardly polarise them. All of
+  that is our derivation.
 
   Args:
     gate_means: From `gate_means`.
@@ -241,15 +298,35 @@ def activity(
   """
   means = _gates('gate_means', gate_means)
   checks.check_scalar('target', target, lambda x: 0 <= x <= 1, 'in [0, 1]')
-  if costs is None:
-    costs = jax.tree.map(lambda _: 1.0, gate_means)
-  shares = _shares(gate_means, costs)
+  ratios = gate_costs.ratios(gate_means, costs)
+  count = sum(g.size for g in means)
   share = jnp.zeros((), jnp.float32)
-  for g, w in zip(means, shares, strict=True):
-    share += jnp.sum(g * w)
+  for g, ratio in zip(means, ratios, strict=True):
+    share += jnp.sum(g * (ratio / count))
   if target is None:
     return share
   return jnp.square(share - jnp.asarray(target, jnp.float32))
+
+
+def limit(gate_means: PyTree, costs: PyTree | None = None) -> jax.Array:
+  """1 / Z, the λ_s / λ_p above which gates can settle half open.
+
+  Args:
+    gate_means: As for `activity`.
+    costs: As for `activity`.
+
+  Returns:
+    A float32 scalar; L with equal costs.
+
+  Raises:
+    ValueError: If there is no gate, or costs do not fit.
+
+  Example:
+    >>> limit({'block_1': jnp.array([1.0, 0.5])})
+    Array(2., dtype=float32)
+  """
+  count = sum(g.size for g in _gates('gate_means', gate_means))
+  return count**2 / _sum(_weights(gate_means, costs))
 
 
 def consensus(gate_decisions: PyTree) -> PyTree:
@@ -290,34 +367,14 @@ def disagreement(gate_decisions: PyTree) -> jax.Array:
   return polarization(gate_means(gate_decisions))
 
 
-def _shares(gate_means: PyTree, costs: PyTree) -> list[jax.Array]:
-  """What each gate closes, as shares of the sum; one array a leaf."""
-  try:
-    rows = tree_lib.zip_leaves(gate_means, costs)
-  except ValueError as error:
-    raise ValueError(f'costs must fit gate_means. {error}') from error
-  spread = []
-  for path, means, cost in rows:
-    is_known = not isinstance(cost, core.Tracer)
-    if cost is None or (is_known and not _is_positive(cost)):
-      raise ValueError(
-        'costs must hold finite numbers > 0 for all gates; got '
-        f'{"none" if cost is None else cost} for {path!r}.'
-      )
-    cost = jnp.asarray(cost, jnp.float32)
-    try:
-      spread.append(jnp.broadcast_to(cost, jnp.shape(means)))
-    except ValueError as error:
-      raise ValueError(
-        f'costs must broadcast to the gates; got {cost.shape} for the '
-        f'{jnp.shape(means)} of {path!r}.'
-      ) from error
-  total = sum(jnp.sum(cost) for cost in spread)
-  return [cost / total for cost in spread]
+def _weights(gate_means: PyTree, costs: PyTree | None) -> list[jax.Array]:
+  """L² Z v for each gate, one array a leaf; 1 where all cost the same."""
+  ratios = gate_costs.ratios(gate_means, costs)
+  return [ratio * jnp.maximum(ratio, 1.0) for ratio in ratios]
 
 
-def _is_positive(cost: ArrayLike) -> bool:
-  return bool(np.all(np.isfinite(cost)) and np.all(np.asarray(cost) > 0))
+def _sum(leaves: Sequence[jax.Array]) -> jax.Array:
+  return sum((jnp.sum(leaf) for leaf in leaves), jnp.zeros((), jnp.float32))
 
 
 def _gates(name: str, tree: PyTree) -> list[jax.Array]:

@@ -15,6 +15,7 @@
 """Tests of gates.py: the property tests of the method, by NumPy and by hand."""
 
 import functools
+from typing import Any
 
 import hypothesis
 from hypothesis import strategies as st
@@ -101,6 +102,7 @@ def test_gradient_is_that_of_the_surrogate():
 
 @hypothesis.given(DECISIONS, DECISIONS)
 def test_polarization_is_the_variance_of_decisions(first, second):
+  second = np.resize(second, (len(first), second.shape[1]))
   decisions = {'a': first, 'b': None, 'c': second}
   found = gates.polarization(gates.gate_means(decisions))
   variances = np.concatenate([first.var(0), second.var(0)])
@@ -109,6 +111,33 @@ def test_polarization_is_the_variance_of_decisions(first, second):
   agree = all((column == column[0]).all() for column in [*first.T, *second.T])
   assert (found == 0) == agree
   assert gates.disagreement(decisions) == found
+
+
+@pytest.mark.parametrize('count', [41, 55, 61, 82, 107])
+def test_agreement_is_exact(count, mesh):
+  """1 / 41 in float32 times 41 is not 1."""
+  decisions = {'a': np.ones((count, 2), np.float32), 'b': np.ones((count, 1))}
+  decisions['a'][:, 1] = 0
+  for compute in (gates.disagreement, jax.jit(gates.disagreement)):
+    assert compute(decisions) == 0
+  means = jax.jit(gates.gate_means)(decisions)
+  np.testing.assert_array_equal(means['a'], [1, 0])
+  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('d'))
+  twice = jax.tree.map(lambda g: np.concatenate([g, g]), decisions)
+  with jax.set_mesh(mesh):
+    placed = jax.device_put(twice, sharding)
+    assert jax.jit(gates.disagreement)(placed) == 0
+  gradient = jax.grad(lambda g: gates.gate_means(g).sum())(decisions['a'])
+  np.testing.assert_allclose(gradient, np.full((count, 2), 1 / count))
+
+
+def test_what_no_gate_decides():
+  with pytest.raises(ValueError, match=r"0 and 1 only, .* at 'a'"):
+    gates.gate_means({'a': jnp.array([[0.5], [1.0]])})
+  means = jax.jit(gates.gate_means)({'a': jnp.array([[0.5], [1.0]])})
+  assert means['a'] == 0.75  # nobody can know
+  with pytest.raises(ValueError, match=r"same examples.*'a': 2, 'b': 3"):
+    gates.gate_means({'a': jnp.ones((2, 1)), 'b': jnp.ones((3, 1))})
 
 
 @pytest.mark.parametrize(('num_open', 'sign'), [(2, -1), (5, 0), (8, 1)])
@@ -233,6 +262,28 @@ def test_means_are_over_all_devices(mesh):
   )
 
 
+def test_unequal_costs():
+  """Weights of the polarization, its limit, and costs beyond float32."""
+  means = {'a': jnp.array([0.5, 0.25, 1.0]), 'b': jnp.array([0.1])}
+  costs = {'a': np.array([1.0, 2.0, 4.0]), 'b': 3.0}
+  w = np.array([0.1, 0.2, 0.4, 0.3])
+  v = w * np.array([0.25, 0.25, 0.4, 0.3])
+  splits = np.array([0.25, 0.1875, 0.0, 0.09])
+  for scale in (1.0, 1e39, 1e-46):
+    scaled = {name: scale * cost for name, cost in costs.items()}
+    found = gates.polarization(means, scaled)
+    np.testing.assert_allclose(found, v @ splits / v.sum(), rtol=1e-6)
+    np.testing.assert_allclose(gates.limit(means, scaled), 1 / v.sum(), 1e-6)
+    np.testing.assert_allclose(gates.activity(means, scaled), 0.53, rtol=1e-6)
+  found = jax.jit(gates.limit)(means, {'a': jnp.ones(3) * 1e36, 'b': 1e36})
+  assert found == 4
+  opened = {'a': jnp.ones(10)}
+  assert gates.activity(opened, {'a': 1e38}) == pytest.approx(1)
+  assert gates.polarization(means, dict.fromkeys(means, 7.0)) == (
+    gates.polarization(means)
+  )
+
+
 def test_errors():
   key = jax.random.key(0)
   for arguments, name in (((0,), 'num_features'), ((3, 0), 'num_gates')):
@@ -240,6 +291,15 @@ def test_errors():
       gates.init_gate(key, *arguments)
   with pytest.raises(ValueError, match='hidden must be a whole number'):
     gates.init_gate(key, 3, hidden=0)
+  not_whole: Any = (3, None)
+  with pytest.raises(ValueError, match='num_gates must be a whole number'):
+    gates.init_gate(key, *not_whole)
+  floats: Any = (3.0, np.float32(2))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    gates.init_gate(key, *floats),
+    gates.init_gate(key, 3, 2),
+  )
   with pytest.raises(ValueError, match='logit must be a finite number'):
     gates.init_gate(key, 3, logit=float('nan'))
   for shape in ((5,), (2, 4)):
@@ -259,6 +319,7 @@ def test_errors():
     ({'a': 1.0}, "got none for 'b'"),
     ({'a': 1.0, 'b': 0.0}, "> 0 for all gates; got 0.0 for 'b'"),
     ({'a': 1.0, 'b': np.inf}, "> 0 for all gates; got inf for 'b'"),
+    ({'a': 'x', 'b': 1.0}, "> 0 for all gates; got 'x' for 'a'"),
     ({'a': 1.0, 'b': 1.0, 'c': 1.0}, 'must fit gate_means'),
     ({'a': np.ones(3), 'b': 1.0}, r"got \(3,\) for the \(2,\) of 'a'"),
   ):

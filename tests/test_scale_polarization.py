@@ -14,6 +14,8 @@
 # ==============================================================================
 """Tests of scale_polarization.py: what the paper claims, brute force."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,9 @@ def test_errors():
     scale_polarization.threshold({'a': jnp.zeros(0)})
   with pytest.raises(ValueError, match=r't must be in \[-2, 2\], got 3'):
     scale_polarization.polarization({'a': jnp.ones(2)}, 3)
+  no_t: Any = None
+  with pytest.raises(ValueError, match=r't must be in \[-2, 2\], got None'):
+    scale_polarization.polarization({'a': jnp.ones(2)}, no_t)
   for bad in ([0.5, 1.5], [-0.1, 0.5], [0.5, float('nan')]):
     with pytest.raises(ValueError, match=r'scales must be in \[0, 1\]'):
       scale_polarization.threshold({'a': np.array(bad)})

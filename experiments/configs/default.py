@@ -84,7 +84,15 @@ def get_config() -> ml_collections.ConfigDict:
       'mask_dtype': 'float32',
     }
   )
-  config.consensus = ml_collections.ConfigDict()  # of experiments.gating.price
+  config.consensus = ml_collections.ConfigDict(  # of experiments.gating.price
+    {
+      'target': config_dict.placeholder(float),  # the share to leave open
+      'costs': 'macs',  # that it is a share of; or 'connections', 'gates'
+      'polarization': 1.0,
+      'activity': 0.75,
+      'ramp': 0.5,
+    }
+  )
 
   # What experiments.sweep and experiments.consensus train.
   config.densities = ()  # target densities; 1.0 is the dense network

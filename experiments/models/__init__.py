@@ -33,6 +33,7 @@ from experiments.models import wide_resnet
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = types.MappingProxyType(
   {
+    # One block a stage, each with a gate: a stage may be left its shortcut.
     'gated_resnet8': functools.partial(
       gated_resnet.GatedResNet,
       depth=8,

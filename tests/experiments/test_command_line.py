@@ -47,7 +47,7 @@ def run(*arguments, module='main', home=None):
     ),
     ('--config.mesh.qqq=3', 'in config.mesh; there are: data, fsdp, tensor.'),
     ('--config.scl.bix=3', "in config.scl; did you mean 'box'?"),
-    ('--config.consensus.x=3', 'in config.consensus; it takes none from the'),
+    ('--config.consensus.rump=3', "in config.consensus; did you mean 'ramp'?"),
     ('--config.epochs.x=3', "'x' in config.epochs; it takes none"),
   ],
 )
@@ -60,7 +60,7 @@ def test_unknown_fields(flag, expected):
 
 
 def test_known_fields():
-  argv = ['main.py', '--config.epochs=3', '--config.mesh.data=2']
+  argv = ['main.py', '--config.epochs=3', '--config.consensus.activity=0.6']
   assert command_line._unknown_field(argv, CONFIG) is None
 
 

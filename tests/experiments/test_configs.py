@@ -101,6 +101,17 @@ def test_arguments_of_scl_are_its_defaults():
     assert parameters[name].default == value, name
 
 
+def test_arguments_of_the_consensus_are_those_of_price():
+  parameters = inspect.signature(gating.price).parameters
+  known = {
+    name: parameter.default
+    for name, parameter in parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+  }
+  assert known.pop('target') is inspect.Parameter.empty
+  assert {**default.get_config().consensus} == {'target': None, **known}
+
+
 def test_one_target_at_most():
   config = default.get_config()
   config.target_density, config.target_macs = 0.1, 0.2

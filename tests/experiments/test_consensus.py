@@ -29,6 +29,7 @@ from experiments import models
 from experiments import train
 from experiments.configs import digits_gated_resnet20_consensus
 from experiments.models import gated_vgg
+from experiments.models import lenet
 from experiments.models import vgg
 import scl_jax
 
@@ -131,8 +132,43 @@ def test_every_method_once(tmp_path, few, monkeypatch):
   assert again == json.loads((tmp_path / 'results.json').read_text())
 
 
-def test_bad_configs(tmp_path):
+def test_bad_configs(tmp_path, few, monkeypatch):
+  del few
+  monkeypatch.setattr(consensus, 'train_point', None)  # nothing is trained
+  monkeypatch.setitem(models.MODELS, 'lenet300', lenet.LeNet300)
+  with pytest.raises(ValueError, match=r"with gates, .*'lenet300'"):
+    consensus.consensus(
+      short_config(model='lenet300', methods=('dense',)), str(tmp_path)
+    )
   with pytest.raises(ValueError, match=r"among dense, .*; got \('rigl',"):
     consensus.consensus(short_config(methods=('rigl',)), str(tmp_path))
   with pytest.raises(ValueError, match='nothing to train'):
     consensus.consensus(short_config(seeds=0), str(tmp_path))
+
+
+def test_arguments_of_magnitudes_are_the_users():
+  """Over the defaults of the comparison."""
+  config = short_config(method='gradual_magnitude', target_density=0.5)
+  config.gradual_magnitude = {'begin_step': -1}
+  model = models.create_model('small', 10).without_gates()
+  with pytest.raises(ValueError, match='begin_step'):
+    consensus._rule(config, model, 100)
+  config.gradual_magnitude = {'allocation': 'evenly'}
+  with pytest.raises(ValueError, match='evenly'):
+    consensus._rule(config, model, 100)
+
+
+def test_the_share_reached_is_in_the_table():
+  """Also of points that are older than the field, whose shares are of MACs."""
+  point = {
+    'method': 'consensus', 'share': 0.75, 'test_accuracy': 0.5,
+    'dynamic_test_accuracy': 0.5, 'disagreement': 0.0, 'open_macs': 0.8,
+    'macs': 1, 'dense_macs': 2, 'params': 1, 'dense_params': 2,
+    'static_speedup': 1.0, 'seconds': 1.0,
+  }  # fmt: skip
+  for points, expected in (
+    ([point], '0.8'), ([point, {**point, 'open_share': 0.7}], '0.75'),
+  ):  # fmt: skip
+    lines = consensus.table({'points': points}).splitlines()
+    heads, values = ([c.strip() for c in lines[i].split('|')] for i in (0, 2))
+    assert values[heads.index('share reached')] == expected

@@ -107,3 +107,12 @@ def test_closed_filters_are_removed(weights):
         params[norm][leaf], weights[norm][leaf] * kept
       )
   assert masks['Dense_0']['kernel'] is None
+
+
+def test_errors(weights):
+  with pytest.raises(ValueError, match='got one with `effective`'):
+    filters.over_filters(scl_jax.soft_threshold(1e-3), LAYERS)
+  rule = scl_jax.random_pruning(0.5, key=jax.random.key(0))
+  misspelt = {**LAYERS, 'Conv_99': 'BatchNorm_1'}
+  with pytest.raises(ValueError, match=r'layers of the params, .*got Conv_99'):
+    filters.over_filters(rule, misspelt).init(weights)

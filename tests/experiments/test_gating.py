@@ -14,6 +14,8 @@
 # ==============================================================================
 """The price of gates: by hand, alone, and in a training step."""
 
+import itertools
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -54,8 +56,10 @@ def test_price_by_hand():
   w = costs / costs.sum()
   means = np.array([d.mean() for d in decisions.values()])
   split = (means * (1 - means)).mean()
-  strength = 0.6 * 3.0 / (3 * w.max() ** 2)
-  expected = 3.0 * 0.5 * split + strength * (w @ means - 0.7) ** 2
+  v = w * np.maximum(w, 1 / 3)
+  strength = 0.6 * 3.0 / v.sum()
+  weighted = (v / v.sum()) @ (means * (1 - means))
+  expected = 3.0 * 0.5 * weighted + strength * (w @ means - 0.7) ** 2
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_allclose(recorded['activity'], w @ means, rtol=1e-6)
   np.testing.assert_allclose(recorded['polarization'], split, rtol=1e-5)
@@ -72,15 +76,9 @@ def test_costs():
   assert set(gating.gate_costs(MODEL, SHAPE, 'gates').values()) == {1.0}
 
 
-@pytest.mark.parametrize('target', [0.75, 0.5, 0.35])
-def test_the_share_is_reached_to_the_granularity_of_the_gates(target):
-  """By the price alone, with gates of unequal costs that start open."""
-  model = gated_vgg.GatedVGG(features=(4, 4, 4, 6, 6))
-  counts = {f'layer_{i}': n - 1 for i, n in enumerate([4] * 7 + [6] * 6)}
-  num_steps, total = 4000, sum(counts.values())
-  regularizer = gating.price(
-    model, (32, 32, 3), num_steps, target=target, costs='connections'
-  )
+def settle(regularizer, counts, num_steps):
+  """Open shares of gates by name, and w: by the price alone, from open ones."""
+  total = sum(counts.values())
 
   def decide(z):
     ends = np.cumsum([*counts.values()])
@@ -88,7 +86,7 @@ def test_the_share_is_reached_to_the_granularity_of_the_gates(target):
     return dict(zip(counts, parts, strict=True))
 
   @jax.jit
-  def settle(z):
+  def run(z):
     def step(z, number):
       price = lambda z: regularizer(decide(z), number)[0]
       return z - 20.0 * total * jax.grad(price)(z), None
@@ -96,12 +94,75 @@ def test_the_share_is_reached_to_the_granularity_of_the_gates(target):
     return jax.lax.scan(step, z, jnp.arange(num_steps))[0]
 
   noise = jax.random.normal(jax.random.key(0), (10, total))
-  means = gates.gate_means(decide(settle(1 + 0.5 * noise)))
+  return gates.gate_means(decide(run(1 + 0.5 * noise)))
+
+
+def shares_of(costs, counts):
+  """w of each gate."""
+  w = np.array([costs[n] for n in counts for _ in range(counts[n])])
+  return w / w.sum()
+
+
+@pytest.mark.parametrize('target', [0.75, 0.5, 0.35])
+def test_the_share_is_reached_to_the_granularity_of_channels(target):
+  model = gated_vgg.GatedVGG(features=(4, 4, 4, 6, 6))
+  counts = {f'layer_{i}': n - 1 for i, n in enumerate([4] * 7 + [6] * 6)}
+  regularizer = gating.price(
+    model, (32, 32, 3), 4000, target=target, costs='connections'
+  )
+  means = settle(regularizer, counts, 4000)
   assert all(np.isin(m, (0, 1)).all() for m in means.values())
   costs = gating.gate_costs(model, (32, 32, 3), 'connections')
-  w = np.array([costs[n] for n in counts for _ in range(counts[n])])
   share = gates.activity(means, costs)
-  assert abs(share - target) <= (w / w.sum()).max()
+  assert abs(share - target) <= shares_of(costs, counts).max()
+
+
+@pytest.mark.parametrize('target', [0.75, 0.5, 0.35])
+@pytest.mark.parametrize(
+  ('name', 'costs'),
+  [
+    ('gated_resnet20', 'connections'),
+    ('gated_resnet20', 'macs'),
+    ('gated_resnet8', 'connections'),
+    ('gated_resnet8', 'macs'),
+  ],
+)
+def test_the_share_is_reached_to_the_granularity_of_blocks(name, costs, target):
+  """No gate that could move towards τ explains less; all shares, tried."""
+  model = models.create_model(name, 10)
+  regularizer = gating.price(model, SHAPE, 1500, target=target, costs=costs)
+  of_gates = gating.gate_costs(model, SHAPE, costs)
+  counts = dict.fromkeys(of_gates, 1)
+  means = settle(regularizer, counts, 1500)
+  is_open = np.array([float(m[0]) for m in means.values()])
+  assert np.isin(is_open, (0, 1)).all()
+  w = shares_of(of_gates, counts)
+  choices = np.array([*itertools.product((0, 1), repeat=len(w))]) @ w
+  best = choices[np.argmin(np.abs(choices - target))]
+  gap = w @ is_open - target
+  granularity = np.maximum(w, 1 / len(w))[is_open == (gap > 0)].min()
+  assert abs(gap) <= granularity / 1.5 + 0.01
+  assert abs(w @ is_open - best) <= granularity
+  if costs == 'macs' and name == 'gated_resnet20':
+    assert gap == pytest.approx(best - target)
+  arguments = {'target': target, 'costs': costs, 'activity': 0.75}
+  assert not gating.findings(w @ is_open, means, of_gates, arguments)
+
+
+def test_a_share_that_granularity_does_not_explain():
+  costs = {'a': 1.0, 'b': 4.0, 'c': np.float64(15.0)}
+  arguments = {'target': 0.5, 'costs': 'macs', 'activity': 0.75}
+  is_open = {name: np.ones(1, bool) for name in costs}
+  (message,) = gating.findings(1.0, is_open, costs, arguments)
+  assert 'are 100.0% of the macs' in message
+  assert 'closing a gate of 5.00% would come nearer' in message
+  (message,) = gating.findings(
+    0.2, {**is_open, 'c': ~is_open['c'], 'a': ~is_open['a']}, costs, arguments
+  )
+  assert 'opening a gate of 5.00%' in message
+  # Only the large one is left to open, and 0.95 is no nearer than 0.25 is.
+  is_open['c'] = ~is_open['c']
+  assert not gating.findings(0.25, is_open, costs, arguments)
 
 
 class Tiny(nn.Module):
@@ -185,6 +246,7 @@ def test_step():
     ({'polarization': -1.0}, 'polarization must be > 0'),
     ({'activity': 1.0}, r'activity must be in \(0, 1\)'),
     ({'ramp': 2.0}, r'ramp must be in \(0, 1\]'),
+    ({'target': None}, 'needs config.consensus.target, the share'),
     ({'tau': 0.5}, 'config.consensus does not fit .*tau'),
   ],
 )
