@@ -238,6 +238,13 @@ PRIMITIVES = {
     jnp.stack([x, x], 1).reshape(-1, 4), x.T.reshape(3, -1), W,
     jnp.split(x, [1, 4], 1), jnp.unstack(x, axis=1), jnp.stack([x, x], -1),
   ),
+  'lookups': lambda x: (
+    x[jnp.array([1, 5, 1])], x[:, jnp.array([[0, -1], [2, 3]])],
+    x.T[jnp.eye(2, 3, dtype=int)], x.at[jnp.array([2, 9])].get(mode='clip'),
+    jax.vmap(lambda row: row[jnp.array([3, 0])])(x),
+    jnp.asarray(W)[x.astype(int)] * x[:, None],
+    jax.image.resize(x.reshape(1, 3, 6, 2), (1, 6, 9, 2), 'nearest'),
+  ),
   'pooling': lambda x: [
     lax.reduce_window(x, init, f, (2, 3), strides, 'SAME', None, dilation)
     for init, f in ((-jnp.inf, lax.max), (jnp.inf, lax.min), (0.0, lax.add))
@@ -257,6 +264,31 @@ def test_primitives(name):
   x = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
   fn = lambda params, x: PRIMITIVES[name](x)
   engine_checks.check(fn, {'unused': jnp.ones(1)}, None, x)
+
+
+@pytest.mark.parametrize('mode', ['fill', 'clip', 'wrap'])
+@pytest.mark.parametrize('dtype', [np.int32, np.uint8])
+def test_embeddings(mode, dtype):
+  """Of tokens that compile has not seen, some not in the table."""
+  fn = lambda p, ids: (
+    jnp.tanh(jnp.take(p['table'], ids, axis=0, mode=mode)) @ p['w'],
+    jnp.take(p['counts'], ids, axis=1, mode=mode),
+  )
+  rng = np.random.default_rng(0)
+  params = {
+    'table': jnp.asarray(rng.normal(size=(9, 5)), jnp.float32),
+    'counts': jnp.asarray(rng.integers(0, 99, (3, 9))),
+    'w': jnp.asarray(rng.normal(size=(5, 4)), jnp.float32),
+  }
+  masks = {**engine_checks.masks_like(rng, params, 0.7), 'counts': None}
+  ids = rng.integers(0, 9, (1, 6)).astype(dtype)
+  network = inference.compile(fn, params, masks, ids, batch_sizes=[1, 4])
+  for size in (1, 4):
+    # -1 is the last entry, or 255.
+    ids = np.array([[0, 8, -1, -10, 9, 3]]).astype(dtype).repeat(size, 0)
+    wanted = fn(scl_jax.apply_masks(params, masks), ids)
+    for output, expected in zip(network(ids), wanted, strict=True):
+      np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
 def test_several_inputs_of_several_dtypes(monkeypatch):

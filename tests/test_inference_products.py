@@ -98,6 +98,32 @@ def test_result_lies_as_a_convolution_of_other_axes_reads_it():
   engine_checks.check(fn, params, None, normal(2, 6, 5, 4))
 
 
+@pytest.mark.parametrize('padding', ['SAME', 'VALID', [(-1, 2), (1, -1)]])
+@pytest.mark.parametrize(
+  ('strides', 'dilation', 'groups'),
+  [((2, 2), (1, 1), 1), ((3, 1), (1, 2), 1), ((2, 1), (1, 1), 2)],
+)
+def test_transposed_convolutions(padding, strides, dilation, groups):
+  def fn(p, x):
+    y = jax.nn.relu(
+      lax.conv_transpose(x, p['up'], strides, padding, dilation) + p['b']
+    )
+    z = lax.conv_general_dilated(  # that strides, too, and has groups
+      y, p['k'], (2, 1), [(1, 1), (3, 0)], strides, dilation,
+      ('NHWC', 'HWIO', 'NHWC'), groups,
+    )  # fmt: skip
+    return z, conv(x, p['same'])
+
+  params = {
+    'up': normal(2, 3, 4, 6),
+    'b': normal(6),
+    'k': normal(3, 2, 6 // groups, 4),
+    'same': normal(3, 3, 4, 4),
+  }
+  masks = engine_checks.masks_like(np.random.default_rng(0), params, 0.6)
+  engine_checks.check(fn, params, masks, normal(2, 6, 5, 4))
+
+
 def test_convnext():
   """Dense layers on maps, added to maps that convolutions read."""
 

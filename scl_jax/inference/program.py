@@ -230,9 +230,8 @@ class _Builder:
     aval, margins = self._graph.avals[variable], None
     for node in self._convolutions_of(variable):
       order = products.conv_order(node.params['dimension_numbers'].lhs_spec)
-      wanted = products.conv_margins(node)
-      if set(node.params['window_strides']) == {1} and np.min(wanted) >= 0:
-        margins = wanted
+      if not products.is_transposed(node):
+        margins = products.conv_margins(node)
       break
     return layout.allocate(aval.shape, aval.dtype, order, margins)
 
@@ -281,8 +280,6 @@ def _reason(node: nodes.Node, sides: Sequence[int]) -> str:
     return ' with a kernel that depends on inputs'
   if params['batch_group_count'] != 1:
     return ' with batch groups'
-  if any(n != 1 for n in params['lhs_dilation']):
-    return ' that is transposed (lhs_dilation)'
   if len(params['window_strides']) not in (1, 2):
     return f' along {len(params["window_strides"])} axes'
   return ''
