@@ -347,7 +347,12 @@ def test_parts_of_a_batch(monkeypatch, size, cores, part, threads):
 
 
 @pytest.mark.parametrize(
-  'fn', [lambda p, x: x @ p - x.mean(0), lambda p, x: (x @ p).mean(0)]
+  'fn',
+  [
+    lambda p, x: x @ p - x.mean(0),
+    lambda p, x: (x @ p).mean(0),
+    lambda p, x: (x @ p, (x @ p).mean()),
+  ],
 )
 def test_no_parts_where_examples_mix(monkeypatch, fn):
   monkeypatch.setattr(network_lib, '_cores', lambda: 2)

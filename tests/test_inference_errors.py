@@ -62,6 +62,8 @@ def test_errors():
     inference.compile(
       lambda p, x: x * p, jnp.ones(3), None, 1.0, batch_sizes=[1]
     )
+  with pytest.raises(ValueError, match=r'batch as axis 0 .* got shapes \[\]'):
+    inference.compile(lambda p: p, jnp.ones(3), None, batch_sizes=[1])
   with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
     inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)
 
