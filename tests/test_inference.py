@@ -17,6 +17,7 @@
 from concurrent import futures
 import math
 
+import engine_checks
 import equinox as eqx
 from flax import linen as nn
 from flax import nnx
@@ -42,73 +43,14 @@ from scl_jax.inference import ways
 pytest.importorskip('numba')
 
 
-class _Clock:
-  """In the place of `timing`: which way is fastest is decided here."""
-
-  def __init__(self, *, last):
-    self.last = last
-
-  def medians(self, ways):
-    for way in ways:
-      way()
-    times = [1.0 + i for i in range(len(ways))]
-    return times[::-1] if self.last else times
-
-
 @pytest.fixture(autouse=True)
 def sparse_and_in_parts(monkeypatch):
-  """The last ways are sparse, and the engine in parts."""
-  monkeypatch.setattr(program_lib, 'timing', _Clock(last=True))
-  monkeypatch.setattr(network_lib, 'timing', _Clock(last=True))
-  monkeypatch.setattr(network_lib, '_cores', lambda: 1)
+  engine_checks.sparse_and_in_parts(monkeypatch)
 
 
 @pytest.fixture
 def dense(monkeypatch):
-  monkeypatch.setattr(program_lib, 'timing', _Clock(last=False))
-
-
-def random_params(rng, params):
-  """None of them 0, as biases would be; variances are positive."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, p: jnp.asarray(
-      np.abs(rng.normal(size=p.shape)) + 0.5
-      if 'var' in jax.tree_util.keystr(path)
-      else rng.normal(size=p.shape) / np.sqrt(np.prod(p.shape[:-1]) or 1),
-      jnp.float32,
-    ),
-    params,
-  )
-
-
-def masks_like(rng, params, density=0.3):
-  return jax.tree.map(
-    lambda p: (
-      jnp.asarray(rng.random(p.shape) < density, p.dtype)
-      if p.ndim > 1
-      else None
-    ),
-    params,
-  )
-
-
-def check(fn, params, masks, *inputs, **kwargs):
-  """Compiles, and compares on inputs that compile has not seen."""
-  network = inference.compile(fn, params, masks, *inputs, **kwargs)
-  rng = np.random.default_rng(1)
-  for shapes in network.plans:
-    fresh = [rng.normal(size=s).astype(np.float32) for s in shapes]
-    wanted = jax.jit(fn)(scl_jax.apply_masks(params, masks), *fresh)
-    outputs = network(*fresh)
-    assert jax.tree.structure(outputs) == jax.tree.structure(wanted)
-    for output, expected in zip(
-      jax.tree.leaves(outputs), jax.tree.leaves(wanted), strict=True
-    ):
-      assert isinstance(output, np.ndarray)
-      assert output.dtype == expected.dtype
-      atol = 1e-5 * np.abs(expected).max()
-      np.testing.assert_allclose(output, expected, rtol=0, atol=atol)
-  return network
+  monkeypatch.setattr(program_lib, 'timing', engine_checks.Clock(last=False))
 
 
 @pytest.mark.parametrize('kind', random_nets.NETS)
@@ -125,7 +67,7 @@ def test_random_nets(kind, data):
   graph = trimming.trim(nodes.trace(net.fn, params, x), params)
   for last in (True, False):
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(program_lib, 'timing', _Clock(last=last))
+      patch.setattr(program_lib, 'timing', engine_checks.Clock(last=last))
       program = program_lib.build(graph, [np.zeros_like(x)])
     (output,) = program([np.asarray(x)])
     atol = 1e-5 * np.abs(wanted).max()
@@ -151,15 +93,15 @@ class ResNet(nn.Module):
 def resnet():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2, 12, 10, 3)).astype(np.float32)
-  params = random_params(
+  params = engine_checks.random_params(
     rng, jax.eval_shape(ResNet().init, jax.random.key(0), x)
   )
-  masks = masks_like(rng, params)
+  masks = engine_checks.masks_like(rng, params)
   return ResNet().apply, params, masks, x
 
 
 def test_resnet_sparse():
-  network = check(*resnet(), batch_sizes=(1, 3))
+  network = engine_checks.check(*resnet(), batch_sizes=(1, 3))
   assert [plan.way for plan in network.plans.values()] == ['engine'] * 2
   (plan, _) = network.plans.values()
   assert len(plan.choices) == 6
@@ -169,7 +111,7 @@ def test_resnet_sparse():
 
 
 def test_resnet_dense(dense):
-  network = check(*resnet())
+  network = engine_checks.check(*resnet())
   (plan,) = network.plans.values()
   assert {choice.way for choice in plan.choices} == {'dense'}
 
@@ -195,8 +137,10 @@ def test_equinox():
   params, static = eqx.partition(model, eqx.is_array)
   fn = lambda p, x: jax.vmap(eqx.combine(p, static))(x)
   rng = np.random.default_rng(0)
-  masks = masks_like(rng, params)
-  check(fn, params, masks, rng.normal(size=(4, 2, 8, 8)).astype(np.float32))
+  masks = engine_checks.masks_like(rng, params)
+  engine_checks.check(
+    fn, params, masks, rng.normal(size=(4, 2, 8, 8)).astype(np.float32)
+  )
 
 
 def test_nnx():
@@ -214,8 +158,10 @@ def test_nnx():
     return nnx.merge(graphdef, state)(x)
 
   rng = np.random.default_rng(0)
-  masks = masks_like(rng, params)
-  check(fn, params, masks, rng.normal(size=(4, 8)).astype(np.float32))
+  masks = engine_checks.masks_like(rng, params)
+  engine_checks.check(
+    fn, params, masks, rng.normal(size=(4, 8)).astype(np.float32)
+  )
 
 
 def test_haiku_in_one_dimension():
@@ -227,7 +173,9 @@ def test_haiku_in_one_dimension():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(4, 2, 9)).astype(np.float32)
   params = transformed.init(jax.random.key(0), x)
-  check(transformed.apply, params, masks_like(rng, params), x)
+  engine_checks.check(
+    transformed.apply, params, engine_checks.masks_like(rng, params), x
+  )
 
 
 @pytest.mark.parametrize('few', [0, 1 << 14])
@@ -251,7 +199,9 @@ def test_convolutions_that_stride(few, data):
     patch.setattr(products, '_FEW', few)
     patch.setattr(ways, '_CACHED', few)
     patch.setattr(ways, '_PARTS', (5, 2))
-    check(fn, jnp.asarray(kernel), masks_like(rng, kernel, 0.7), x)
+    engine_checks.check(
+      fn, jnp.asarray(kernel), engine_checks.masks_like(rng, kernel, 0.7), x
+    )
 
 
 W = np.random.default_rng(2).normal(size=(6, 6)).astype(np.float32)
@@ -288,6 +238,13 @@ PRIMITIVES = {
     jnp.stack([x, x], 1).reshape(-1, 4), x.T.reshape(3, -1), W,
     jnp.split(x, [1, 4], 1), jnp.unstack(x, axis=1), jnp.stack([x, x], -1),
   ),
+  'lookups': lambda x: (
+    x[jnp.array([1, 5, 1])], x[:, jnp.array([[0, -1], [2, 3]])],
+    x.T[jnp.eye(2, 3, dtype=int)], x.at[jnp.array([2, 9])].get(mode='clip'),
+    jax.vmap(lambda row: row[jnp.array([3, 0])])(x),
+    jnp.asarray(W)[x.astype(int)] * x[:, None],
+    jax.image.resize(x.reshape(1, 3, 6, 2), (1, 6, 9, 2), 'nearest'),
+  ),
   'pooling': lambda x: [
     lax.reduce_window(x, init, f, (2, 3), strides, 'SAME', None, dilation)
     for init, f in ((-jnp.inf, lax.max), (jnp.inf, lax.min), (0.0, lax.add))
@@ -306,13 +263,38 @@ def test_primitives(name):
   """Without params there is nothing that is left out."""
   x = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
   fn = lambda params, x: PRIMITIVES[name](x)
-  check(fn, {'unused': jnp.ones(1)}, None, x)
+  engine_checks.check(fn, {'unused': jnp.ones(1)}, None, x)
+
+
+@pytest.mark.parametrize('mode', ['fill', 'clip', 'wrap'])
+@pytest.mark.parametrize('dtype', [np.int32, np.uint8])
+def test_embeddings(mode, dtype):
+  """Of tokens that compile has not seen, some not in the table."""
+  fn = lambda p, ids: (
+    jnp.tanh(jnp.take(p['table'], ids, axis=0, mode=mode)) @ p['w'],
+    jnp.take(p['counts'], ids, axis=1, mode=mode),
+  )
+  rng = np.random.default_rng(0)
+  params = {
+    'table': jnp.asarray(rng.normal(size=(9, 5)), jnp.float32),
+    'counts': jnp.asarray(rng.integers(0, 99, (3, 9))),
+    'w': jnp.asarray(rng.normal(size=(5, 4)), jnp.float32),
+  }
+  masks = {**engine_checks.masks_like(rng, params, 0.7), 'counts': None}
+  ids = rng.integers(0, 9, (1, 6)).astype(dtype)
+  network = inference.compile(fn, params, masks, ids, batch_sizes=[1, 4])
+  for size in (1, 4):
+    # -1 is the last entry, or 255.
+    ids = np.array([[0, 8, -1, -10, 9, 3]]).astype(dtype).repeat(size, 0)
+    wanted = fn(scl_jax.apply_masks(params, masks), ids)
+    for output, expected in zip(network(ids), wanted, strict=True):
+      np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
 def test_several_inputs_of_several_dtypes(monkeypatch):
   fn = lambda p, inputs, scale: (inputs['a'] @ p * scale, inputs['b'] + 1)
   inputs = {'a': np.eye(4, dtype=np.float32), 'b': np.arange(3)}
-  for clock in (_Clock(last=True), _Slow()):  # the engine, XLA
+  for clock in (engine_checks.Clock(last=True), _Slow()):  # the engine, XLA
     monkeypatch.setattr(network_lib, 'timing', clock)
     network = inference.compile(fn, jnp.ones((4, 2)), None, inputs, 2.0)
     product, integers = network({**inputs, 'a': np.eye(4)}, 3)
@@ -359,18 +341,23 @@ def test_outputs_stay_and_threads_take_turns():
 def test_parts_of_a_batch(monkeypatch, size, cores, part, threads):
   monkeypatch.setattr(network_lib, '_cores', lambda: cores)
   fn, x = lambda p, x: jnp.tanh(x @ p), np.ones((1, 6), np.float32)
-  network = check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
+  network = engine_checks.check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
   (plan,) = network.plans.values()
   assert (plan.part, plan.threads) == (part, threads)
 
 
 @pytest.mark.parametrize(
-  'fn', [lambda p, x: x @ p - x.mean(0), lambda p, x: (x @ p).mean(0)]
+  'fn',
+  [
+    lambda p, x: x @ p - x.mean(0),
+    lambda p, x: (x @ p).mean(0),
+    lambda p, x: (x @ p, (x @ p).mean()),
+  ],
 )
 def test_no_parts_where_examples_mix(monkeypatch, fn):
   monkeypatch.setattr(network_lib, '_cores', lambda: 2)
   x, size = np.ones((1, 6), np.float32), 2 * network_lib.PART
-  network = check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
+  network = engine_checks.check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
   assert network.plans[((size, 6),)].part is None
 
 
@@ -385,8 +372,8 @@ def test_sparse_has_to_gain_15_percent(monkeypatch):
   x = np.ones((2, 6), np.float32)
   arguments = (lambda p, x: x @ p, jnp.asarray(W), None, x)
   monkeypatch.setattr(program_lib, 'timing', _Slow())
-  (plan,) = check(*arguments).plans.values()
+  (plan,) = engine_checks.check(*arguments).plans.values()
   assert [choice.way for choice in plan.choices] == ['dense']
   monkeypatch.setattr(network_lib, 'timing', _Slow())
-  (plan,) = check(*arguments).plans.values()
+  (plan,) = engine_checks.check(*arguments).plans.values()
   assert plan.way == 'dense'

@@ -140,8 +140,8 @@ def _of_sizes(
     lambda leaf: np.asarray(jnp.asarray(leaf)), tuple(example_inputs)
   )
   shapes = [leaf.shape for leaf in jax.tree.leaves(examples)]
-  if batch_sizes is not None and any(
-    0 in (*shape, len(shape)) for shape in shapes
+  if batch_sizes is not None and (
+    not shapes or any(0 in (*shape, len(shape)) for shape in shapes)
   ):
     raise ValueError(
       'example_inputs must have a batch as axis 0 if there are batch_sizes; '

@@ -27,6 +27,8 @@ import numpy as np
 from scl_jax.graph import nodes
 from scl_jax.inference import trimming
 
+_ABSORBED = ('add', 'add_any', 'div', 'max', 'mul', 'sub')
+
 
 class Epilogue(NamedTuple):
   """result = max(product * scale + shift + other, floor).
@@ -89,9 +91,8 @@ def _absorb(
   """With the node at a position as well, if it is of the kind."""
   node = graph.nodes[position]
   shape = graph.shape(found.result)
-  if len(node.inputs) != 2 or len(node.outputs) != 1:
-    return None
-  if graph.shape(node.outputs[0]) != shape:
+  # Products take constants, too, but of shapes of their own.
+  if node.name not in _ABSORBED or graph.shape(node.outputs[0]) != shape:
     return None
   side = node.inputs.index(found.result)
   partner = node.inputs[1 - side]

@@ -183,6 +183,10 @@ def plan(
         f'tolerance {tolerance:.1e}. If the function amplifies rounding that '
         'much, give a larger one; if not, this is a bug of ours.'
       )
+  # Parts are put together along axis 0, which is then a batch of outputs, too.
+  may_split = may_split and all(
+    output.shape[:1] == leaves[0].shape[:1] for output in expected
+  )
   for split in _splits(len(leaves[0])) if may_split else ():
     engine = _engine(compact, inputs, split)
     # It also tells whether the function treats each example by itself.

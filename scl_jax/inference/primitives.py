@@ -27,6 +27,7 @@ import numpy as np
 from scl_jax.graph import nodes
 from scl_jax.inference import elementwise
 from scl_jax.inference import errors
+from scl_jax.inference import lookups
 from scl_jax.inference import movement
 from scl_jax.inference import products
 from scl_jax.inference import reductions
@@ -87,6 +88,7 @@ def _dot_general(
 
 _BUILDERS = {
   **elementwise.BUILDERS,
+  **lookups.BUILDERS,
   **movement.BUILDERS,
   **reductions.BUILDERS,
   'dot_general': _dot_general,

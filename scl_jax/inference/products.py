@@ -17,7 +17,8 @@
 A `Product` sees its operand as one flat buffer. Each output row is a sum of
 runs of the buffer, one for each weight of the feature; a dense layer has one
 row, the batch. Where a convolution strides, its operand is split into phases
-(even and odd rows and columns, say): on these it does not stride.
+(even and odd rows and columns, say): on these it does not stride. Where it is
+transposed, zeros are put between the entries of its operand.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -145,7 +146,9 @@ def of_conv(
   operand: layout.Value,
   shape: Sequence[int],
 ) -> Product:
-  """A convolution along one or two axes, strided, dilated, in groups or not.
+  """A convolution along one or two axes, in groups or not.
+
+  It may stride, and its kernel, its operand or both may be dilated.
 
   Args:
     node: A `conv_general_dilated` that `is_conv` accepts.
@@ -159,6 +162,7 @@ def of_conv(
   numbers, params = node.params['dimension_numbers'], node.params
   kernel = weights.transpose(numbers.rhs_spec)
   strides, dilations = params['window_strides'], params['rhs_dilation']
+  operand, spread = _dilated(node, operand)
   phases, copies = _phases(node, kernel.shape[2:], operand)
   # Rows that one-dimensional maps do not have.
   if len(strides) == 1:
@@ -185,7 +189,7 @@ def of_conv(
     weights=kernel.reshape(groups, len(kernel) // groups, depth),
     offsets=offsets,
     source=phases.reshape(-1),
-    copies=copies,
+    copies=[*spread, *copies],
     pitch=at[3],
     grid=(features, math.prod(maps[:-1]), maps[-1] * batch),
     axes=conv_order(numbers.out_spec),
@@ -198,13 +202,46 @@ def conv_order(spec: Sequence[int]) -> tuple[int, ...]:
   return (channels, *maps, batch)
 
 
-def conv_margins(node: nodes.Node) -> layout.Margins:
-  """The zeros that a convolution wants around its operand."""
-  spec = node.params['dimension_numbers'].lhs_spec
+def conv_margins(node: nodes.Node) -> layout.Margins | None:
+  """The zeros that a convolution wants around its operand, or its dilated one.
+
+  Args:
+    node: A `conv_general_dilated`.
+
+  Returns:
+    Entries before and after, for each axis; `None` for a convolution that
+    strides or crops, as it copies what it reads anyway.
+  """
+  params = node.params
+  if set(params['window_strides']) != {1} or np.min(params['padding']) < 0:
+    return None
+  spec = params['dimension_numbers'].lhs_spec
   margins = [(0, 0)] * len(spec)
-  for axis, padding in zip(spec[2:], node.params['padding'], strict=True):
+  for axis, padding in zip(spec[2:], params['padding'], strict=True):
     margins[axis] = tuple(padding)
   return tuple(margins)
+
+
+def is_transposed(node: nodes.Node) -> bool:
+  """Whether a convolution has its operand dilated."""
+  return any(n != 1 for n in node.params['lhs_dilation'])
+
+
+def _dilated(
+  node: nodes.Node, operand: layout.Value
+) -> tuple[layout.Value, list[Step]]:
+  """The operand with zeros between its entries, as far as there are to be."""
+  if not is_transposed(node):
+    return operand, []
+  spec = node.params['dimension_numbers'].lhs_spec
+  shape, index = list(operand.array.shape), [slice(None)] * len(spec)
+  for axis, step in zip(spec[2:], node.params['lhs_dilation'], strict=True):
+    shape[axis] = max(0, (shape[axis] - 1) * step + 1)
+    index[axis] = slice(None, None, step)
+  dilated = layout.allocate(
+    shape, operand.array.dtype, conv_order(spec), conv_margins(node)
+  )
+  return dilated, [copying.step(dilated.array[(*index, ...)], operand.array)]
 
 
 def _phases(
@@ -216,11 +253,7 @@ def _phases(
   strides, paddings = params['window_strides'], params['padding']
   count = len(strides)
   frame = operand.frame.transpose(order)
-  if (
-    set(strides) == {1}
-    and operand.margins == conv_margins(node)
-    and frame.flags.c_contiguous
-  ):
+  if operand.margins == conv_margins(node) and frame.flags.c_contiguous:
     return frame[(slice(None), *[None] * count)], []
 
   array = operand.array.transpose(order)

@@ -193,22 +193,24 @@ class _Builder:
     other = None
     if epilogue.other is not None:
       other = self._rows_of(product, self._values[epilogue.other].array)
-    out = self._rows_of(product, result.array)
+    out, copies = product.rows_of(result.array), []
+    if out is None:
+      # What reads the result wants it to lie otherwise.
+      out, written = _like_result(product, result.array)
+      copies = [copying.step(result.array, written)]
     task = ways.task(product, epilogue, out, other)
-    self._run(self._fastest(node.name, task))
+    self._run([*self._fastest(node.name, task), *copies])
     self._values[epilogue.result] = result
     return epilogue.absorbed
 
   def _rows_of(
     self, product: products.Product, array: np.ndarray
   ) -> np.ndarray:
-    """An array like a product's result in its form; a copy if need be."""
+    """What is added to a product's result, in its form; a copy if need be."""
     rows = product.rows_of(array)
     if rows is None:
-      copied = layout.allocate(array.shape, array.dtype, product.axes).array
+      rows, copied = _like_result(product, array)
       self._run([copying.step(copied, array)])
-      rows = product.rows_of(copied)
-      assert rows is not None
     return rows
 
   def _fastest(self, op: str, task: ways.Task) -> list[products.Step]:
@@ -228,15 +230,15 @@ class _Builder:
     aval, margins = self._graph.avals[variable], None
     for node in self._convolutions_of(variable):
       order = products.conv_order(node.params['dimension_numbers'].lhs_spec)
-      wanted = products.conv_margins(node)
-      if set(node.params['window_strides']) == {1} and np.min(wanted) >= 0:
-        margins = wanted
+      if not products.is_transposed(node):
+        margins = products.conv_margins(node)
       break
     return layout.allocate(aval.shape, aval.dtype, order, margins)
 
   def _convolutions_of(self, variable: int) -> list[nodes.Node]:
-    users = [user for user in self._graph.uses[variable] if user is not None]
-    read = [self._graph.nodes[user] for user in users]
+    # Nobody reads an input on which nothing depends.
+    users = self._graph.uses.get(variable, [])
+    read = [self._graph.nodes[user] for user in users if user is not None]
     return [
       node
       for node in read
@@ -246,6 +248,16 @@ class _Builder:
   def _run(self, steps: Sequence[products.Step]) -> None:
     ways.run(steps)
     self._steps.extend(steps)
+
+
+def _like_result(
+  product: products.Product, array: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """A new array that lies as a product's result: in its form, and itself."""
+  new = layout.allocate(array.shape, array.dtype, product.axes).array
+  rows = product.rows_of(new)
+  assert rows is not None
+  return rows, new
 
 
 def _is_product(
@@ -268,8 +280,6 @@ def _reason(node: nodes.Node, sides: Sequence[int]) -> str:
     return ' with a kernel that depends on inputs'
   if params['batch_group_count'] != 1:
     return ' with batch groups'
-  if any(n != 1 for n in params['lhs_dilation']):
-    return ' that is transposed (lhs_dilation)'
   if len(params['window_strides']) not in (1, 2):
     return f' along {len(params["window_strides"])} axes'
   return ''
