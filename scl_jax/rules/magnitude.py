@@ -26,6 +26,7 @@ from scl_jax import distributions
 from scl_jax import scores as scores_lib
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
+from scl_jax import wide
 from scl_jax.mask_rule import MaskRule
 from scl_jax.mask_rule import all_finite
 from scl_jax.mask_rule import stored_like
@@ -164,7 +165,8 @@ def _keep(grads, state, weights):
   return state._replace(count=jnp.asarray(optax.safe_increment(state.count)))
 
 
-def _between(final: jax.Array, total: int, surplus: jax.Array) -> jax.Array:
+def _between(final: jax.Array, total: int, surplus: jax.Array) -> wide.Wide:
   """The budget while a share of the surplus is left; exact at 0."""
-  rest = (total - final).astype(jnp.float32) * surplus
-  return final + jnp.round(rest).astype(jnp.int32)
+  most = wide.minus(wide.from_int(total), wide.from_array(final))
+  rest = jnp.round(wide.to_float(most) * surplus)
+  return wide.plus(wide.from_array(final), wide.from_float(rest))
