@@ -73,7 +73,8 @@ def rewind(
       'sparsify(optimizer, static_masks(get_masks(opt_state))).'
     )
   # Within `optax.partition` only some of the params are there.
-  weights = get_sparsify_state(optimizer.init(params)).weights
+  earlier: PyTree = params
+  weights = get_sparsify_state(optimizer.init(earlier)).weights
   tree_lib.check_same_structure(weights, present.weights, 'params', 'the state')
   masked = masks_lib.apply_masks(params, get_masks(opt_state))
   fresh = optimizer.init(masked)  # some optimizers remember values of params
