@@ -90,7 +90,10 @@ def layer_budgets(
 
   The densities of `layer_densities`, rounded down, and one more where the
   remainder is largest, until the total is the target times all connections,
-  rounded.
+  rounded. A layer that would get none gets one of the largest, as a network
+  with a layer of no connection is constant, and rules that keep a layer's
+  number would never leave that state. Only where the total is less than the
+  number of layers some stay without.
 
   Args:
     weights: Any pytree of arrays; shapes are read only.
@@ -122,6 +125,10 @@ def layer_budgets(
   order = np.argsort(counts - exact, kind='stable')
   for index in order[counts[order] < sizes[order]][: max(missing, 0)]:
     counts[index] += 1
+  for index in np.argsort(-exact, kind='stable'):
+    largest = counts.argmax()
+    if counts[index] == 0 < sizes[index] and counts[largest] > 1:
+      counts[[index, largest]] += 1, -1
   return jax.tree.unflatten(treedef, counts.tolist())
 
 
