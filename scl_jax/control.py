@@ -125,7 +125,7 @@ def measure_scale(state: PyTree, gradients: Callable[[], PyTree]) -> PyTree:
 def _rms(tree: PyTree) -> jax.Array:
   leaves = jax.tree.leaves(tree)
   squares = sum(jnp.sum(jnp.square(g), dtype=jnp.float32) for g in leaves)
-  size = sum(g.size for g in leaves)
+  size = float(sum(g.size for g in leaves))  # may be beyond int32
   # Of no gradient any unit will do, but for 0, which would be measured again.
   return jnp.sqrt(squares / size) if size else jnp.ones((), jnp.float32)
 

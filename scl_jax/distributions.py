@@ -40,6 +40,7 @@ from scl_jax.prunable import prunable_leaves
 PyTree = tree_lib.PyTree
 Layerwise = Literal['uniform', 'erdos_renyi']
 Allocation = Literal['global', 'uniform', 'erdos_renyi']
+_MOST = 2**31 - 1
 LAYERWISE: tuple[str, ...] = get_args(Layerwise)
 ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
@@ -89,7 +90,10 @@ def layer_budgets(
 
   The densities of `layer_densities`, rounded down, and one more where the
   remainder is largest, until the total is the target times all connections,
-  rounded.
+  rounded. A layer that would get none gets one of the largest, as a network
+  with a layer of no connection is constant, and rules that keep a layer's
+  number would never leave that state. Only where the total is less than the
+  number of layers some stay without.
 
   Args:
     weights: Any pytree of arrays; shapes are read only.
@@ -121,6 +125,10 @@ def layer_budgets(
   order = np.argsort(counts - exact, kind='stable')
   for index in order[counts[order] < sizes[order]][: max(missing, 0)]:
     counts[index] += 1
+  for index in np.argsort(-exact, kind='stable'):
+    largest = counts.argmax()
+    if counts[index] == 0 < sizes[index] and counts[largest] > 1:
+      counts[[index, largest]] += 1, -1
   return jax.tree.unflatten(treedef, counts.tolist())
 
 
@@ -145,6 +153,10 @@ def budgets(
   if not isinstance(target_density, core.Tracer):
     budget = number_at(_check_density(target_density), total)
     check_reachable(target_density, budget, total)
+    if allocation == 'global':
+      check_countable(target_density, budget, connections)
+    else:
+      check_countable(target_density, 0, connections)
   if allocation != 'global':
     if isinstance(target_density, core.Tracer):
       raise ValueError(
@@ -173,9 +185,39 @@ def number_at(density: ArrayLike, total: int) -> ArrayLike:
     An int of Python, or int32 where the density is traced.
   """
   if isinstance(density, core.Tracer):
-    return jnp.round(total * density).astype(jnp.int32)
+    return jnp.round(float(total) * density).astype(jnp.int32)
   # Not in float32, which would be off by connections where there are many.
   return round(total * float(np.asarray(density)))
+
+
+def check_countable(
+  density: ArrayLike, budget: ArrayLike, connections: PyTree
+) -> None:
+  """Raises where int32 is too small; a traced budget is taken on trust.
+
+  Args:
+    density: The target density, for the message.
+    budget: How many connections are to be kept in all, or a tracer.
+    connections: The prunable leaves.
+
+  Raises:
+    ValueError: If the budget or the size of a leaf is beyond 2^31 - 1.
+  """
+  if isinstance(budget, int) and budget > _MOST:
+    raise ValueError(
+      f'target_density={density} would keep {budget} connections, but counts '
+      f'are int32: beyond {_MOST} connections to keep, scl needs '
+      'target_density as a mapping with a density for each leaf, and other '
+      "rules allocation='uniform' or 'erdos_renyi'."
+    )
+  for path, leaf in tree_lib.zip_leaves(connections):
+    if leaf.size > _MOST:
+      raise ValueError(
+        f'target_density={density} counts the {leaf.size} connections of the '
+        f'leaf {path!r} in int32, so no prunable leaf may have more than '
+        f'{_MOST}, stacked layers included. Cut the leaf, leave it dense with '
+        'prunable=, or train scl with a penalty.'
+      )
 
 
 def check_reachable(

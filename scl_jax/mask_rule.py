@@ -86,6 +86,40 @@ def finite_or_zero(gradient: jax.Array) -> jax.Array:
   return jnp.where(jnp.isfinite(gradient), gradient, jnp.zeros_like(gradient))
 
 
+def all_finite(tree: PyTree) -> jax.Array:
+  """Whether a batch may decide masks that nothing takes back.
+
+  For the `update` of a rule that chooses masks by one gradient; see
+  `finite_or_zero`.
+
+  Args:
+    tree: Arrays, at least one.
+
+  Returns:
+    A bool scalar.
+  """
+  leaves = jax.tree.leaves(tree)
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def stored_like(masks: PyTree, before: PyTree) -> PyTree:
+  """New masks in the dtypes in which a state has them.
+
+  For the `update` of a rule. They are bool, but `optax.contrib.sam` computes
+  with the entries of states, which makes integers of them.
+
+  Args:
+    masks: Arrays of {0, 1} of any dtype.
+    before: The masks of the state, a tree like `masks`.
+
+  Returns:
+    A tree like `masks`.
+  """
+  return jax.tree.map(
+    lambda mask, old: (mask > 0).astype(old.dtype), masks, before
+  )
+
+
 def pull_back(
   effective: Callable[[PyTree, PyTree], PyTree],
   grads: PyTree,

@@ -62,7 +62,7 @@ def density(masks: PyTree) -> jax.Array:
   if not total:
     raise ValueError('masks holds no connection, so there is no density.')
   live = sum(jnp.sum(m != 0, dtype=jnp.float32) for m in leaves)
-  return jnp.asarray(live / total, jnp.float32)
+  return jnp.asarray(live / float(total), jnp.float32)  # beyond int32, perhaps
 
 
 def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:

@@ -34,6 +34,13 @@ Prunable = None | str | Sequence[str] | Callable[[str, Any], bool] | PyTree
 _WEIGHT_NAME = re.compile(
   r'(kernel|weight|w|embed|embedding)s?([_\d].*)?', re.I
 )
+# What quantisation, weight norm and spectral norm keep beside a weight. (`w_g`
+# and `w_u` are often the gate and the way up of a block.)
+_BESIDE_NAME = re.compile(
+  r'.*_(scales?(_inv)?|zero_points?|amax(_history)?|sigma)'
+  r'|(kernel|weight)_[gu]',
+  re.I,
+)
 _NORM_NAME = re.compile(
   r'(.*_)?((batch|layer|group|rms|instance)?_?norm|bn|ln)[_\d]*', re.I
 )
@@ -44,7 +51,8 @@ def default_prunable(path: str, leaf: Any) -> bool:
 
   A leaf is prunable if it is real floating point, has rank >= 2, is named
   like a weight (`kernel`, `weight`, `w`, `embedding`, also plural or with a
-  suffix: `w1`, `weight_ih`) and lies in no normalisation layer. In lists and
+  suffix: `w1`, `weight_ih`, but not that of its scale: `kernel_scale`,
+  `weight_g`) and lies in no normalisation layer. In lists and
   tuples the nearest name above counts; where there is no name at all, the
   rank decides.
 
@@ -61,7 +69,12 @@ def default_prunable(path: str, leaf: Any) -> bool:
   names = [name for name in path.split('/') if name and not name.isdigit()]
   if any(_NORM_NAME.fullmatch(_snake(name)) for name in names[:-1]):
     return False
-  return not names or _WEIGHT_NAME.fullmatch(names[-1]) is not None
+  if not names:
+    return True
+  is_weight, is_beside = (
+    pattern.fullmatch(names[-1]) for pattern in (_WEIGHT_NAME, _BESIDE_NAME)
+  )
+  return bool(is_weight and not is_beside)
 
 
 def prunable(params: PyTree, select: Prunable = None) -> PyTree:

@@ -26,7 +26,6 @@ import optax
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
 from scl_jax.state import SparsifyState
-from scl_jax.state import as_weights
 from scl_jax.state import get_masks
 from scl_jax.state import get_sparsify_state
 
@@ -73,16 +72,17 @@ def rewind(
       'weights, so other weights have other masks. Train on under fixed ones: '
       'sparsify(optimizer, static_masks(get_masks(opt_state))).'
     )
-  tree_lib.check_same_structure(params, present.weights, 'params', 'the state')
+  # Within `optax.partition` only some of the params are there.
+  earlier: PyTree = params
+  weights = get_sparsify_state(optimizer.init(earlier)).weights
+  tree_lib.check_same_structure(weights, present.weights, 'params', 'the state')
   masked = masks_lib.apply_masks(params, get_masks(opt_state))
   fresh = optimizer.init(masked)  # some optimizers remember values of params
 
   def replace(node):
     if not isinstance(node, SparsifyState):
       return node
-    return SparsifyState(
-      as_weights(params), present.rule_state, node.inner_state
-    )
+    return SparsifyState(weights, present.rule_state, node.inner_state)
 
   state = jax.tree.map(
     replace, fresh, is_leaf=lambda node: isinstance(node, SparsifyState)

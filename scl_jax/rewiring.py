@@ -30,6 +30,8 @@ from scl_jax import distributions
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import finite_or_zero
+from scl_jax.mask_rule import stored_like
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
 
@@ -108,12 +110,13 @@ def make_rule(
 
   def move(grads, state, weights):
     fraction = drop_fraction(state.count, end_step, initial_fraction)
-    return jax.tree.map(
+    masks = jax.tree.map(
       lambda mask, w, score: rewire(mask, jnp.abs(w), score, fraction),
       state.masks,
       tree_lib.keep_where(weights, state.masks),
       grow_scores(grads, state, weights),
     )
+    return stored_like(masks, state.masks)
 
   return MaskRule(init_fn, update_fn, resumes_weights=False)
 
@@ -154,13 +157,13 @@ def rewire(
   """Drops the lowest live connections of a layer and grows the highest others.
 
   A connection that has just been dropped may grow at once; then it has never
-  been away.
+  been away. A layer in which no score to grow is finite stays as it is.
 
   Args:
     mask: The layer's mask, bool.
     keep_scores: Scores of which the lowest live ones are dropped.
-    grow_scores: Scores of which the highest are grown, where nothing is live
-      after the drop.
+    grow_scores: Scores >= 0 of which the highest are grown, where nothing is
+      live after the drop; 0 where they are not finite.
     fraction: The share of live connections to move, in [0, 1].
 
   Returns:
@@ -173,7 +176,8 @@ def rewire(
   """
   live = jnp.sum(mask, dtype=jnp.int32)
   moved = jnp.floor(fraction * live.astype(jnp.float32)).astype(jnp.int32)
+  moved = jnp.where(jnp.isfinite(grow_scores).any(), moved, 0)
   keep_scores = jnp.where(mask, keep_scores, -jnp.inf)
   stays = thresholding.keep_highest(keep_scores, live - moved) > 0
-  grow_scores = jnp.where(stays, -jnp.inf, grow_scores)
+  grow_scores = jnp.where(stays, -jnp.inf, finite_or_zero(grow_scores))
   return stays | (thresholding.keep_highest(grow_scores, moved) > 0)

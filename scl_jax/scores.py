@@ -25,6 +25,7 @@ of the score and, for each score and layer, of the magnitude. Nothing is sorted,
 so sharded arrays stay where they are; it takes 32 × 32 passes.
 """
 
+import functools
 from typing import Literal, get_args
 
 import jax
@@ -33,6 +34,7 @@ from jax.typing import ArrayLike
 
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
+from scl_jax import wide
 
 PyTree = tree_lib.PyTree
 Score = Literal['magnitude', 'saliency', 'lamp']
@@ -52,7 +54,7 @@ def saliency(weights: PyTree, grads: PyTree) -> PyTree:
   return jax.tree.map(lambda w, g: jnp.abs(g * w), weights, grads)
 
 
-def lamp_budgets(weights: PyTree, budget: ArrayLike) -> PyTree:
+def lamp_budgets(weights: PyTree, budget: ArrayLike | wide.Wide) -> PyTree:
   """How many connections each layer keeps under global LAMP scores.
 
   Args:
@@ -70,21 +72,28 @@ def lamp_budgets(weights: PyTree, budget: ArrayLike) -> PyTree:
   """
   leaves, treedef = jax.tree.flatten(weights)
   sizes = [_relative(leaf) for leaf in leaves]
-  budget = jnp.asarray(budget, jnp.int32)
+  budget = wide.from_array(budget)
 
   def kept(score_bits):
     score = _float(score_bits)
     return [_count_from(size, score) for size in sizes]
 
+  def total(counts):  # may be beyond int32
+    wides = [wide.from_array(count) for count in counts]
+    return functools.reduce(wide.plus, wides, wide.from_int(0))
+
   # The highest score at which enough are kept, and what is above it.
-  threshold = thresholding.bisect(lambda t: sum(kept(t)) >= budget, 0, _ONE)
+  threshold = thresholding.bisect(
+    lambda t: wide.at_most(budget, total(kept(t))), 0, _ONE
+  )
   most, least = kept(threshold), kept(threshold + 1)
-  rest = budget - sum(least)
+  rest = wide.minus(budget, total(least))
   counts = []
   for high, low in zip(most, least, strict=True):
-    taken = jnp.clip(rest, 0, high - low)
-    counts.append(low + taken)
-    rest = rest - taken
+    surplus = wide.from_array(high - low)
+    taken = jnp.where(wide.at_most(surplus, rest), surplus.low, rest.low)
+    counts.append(low + taken.astype(jnp.int32))
+    rest = wide.minus(rest, surplus)
   return jax.tree.unflatten(treedef, counts)
 
 

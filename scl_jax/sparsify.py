@@ -72,7 +72,7 @@ not floating point are left alone.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -211,38 +211,28 @@ def _step_of_function(inner, rule, grads, state, extra_args):
   )
 
 
-class _Slot(NamedTuple):
-  """A leaf of the inner state, and what it is in a fresh one."""
-
-  now: Any
-  fresh: Any
-
-
 def _reset(inner, weights, inner_state, regrown):
   """Regrown connections start from zero, with the moments of a fresh state."""
   weights = jax.tree.map(
     lambda w, where: jnp.where(where, jnp.zeros_like(w), w), weights, regrown
   )
-  slots = jax.tree.map(_Slot, inner_state, inner.init(weights))
-  inner_state = optax.tree_map_params(
-    inner,
-    # All that is like params at once, whatever stands there for one of them.
-    lambda like_params: jax.tree.map(_refresh, regrown, like_params),
-    slots,
-    transform_non_params=lambda slot: slot.now,
-    is_leaf=lambda _: True,
+  of_path = dict(jax.tree_util.tree_flatten_with_path(regrown)[0])
+
+  def refresh(path, now, fresh):
+    # What is kept of a weight lies at the end of the weight's path: that holds
+    # in all optimizers, of whole trees as of parts (`partition`), and the
+    # longest end is the weight's own.
+    ends = [path[start:] for start in range(len(path) + 1)]
+    where = next((of_path[end] for end in ends if end in of_path), None)
+    # A moment is one array of the weight's shape.
+    if where is None or jnp.shape(now) != where.shape:
+      return now
+    now = jnp.asarray(now)
+    return jnp.where(where, jnp.asarray(fresh, now.dtype), now)
+
+  return weights, jax.tree_util.tree_map_with_path(
+    refresh, inner_state, inner.init(weights)
   )
-  return weights, inner_state
-
-
-def _refresh(where: jax.Array, part: Any) -> Any:
-  """Fresh where regrown, if it is a moment: one array of the weight's shape."""
-  is_moment = isinstance(part, _Slot) and jnp.shape(part.now) == where.shape
-  if is_moment:
-    now = jnp.asarray(part.now)
-    return jnp.where(where, jnp.asarray(part.fresh, now.dtype), now)
-  is_slot = lambda node: isinstance(node, _Slot)
-  return jax.tree.map(lambda slot: slot.now, part, is_leaf=is_slot)
 
 
 _keep = lambda weights, inner_state, regrown: (weights, inner_state)

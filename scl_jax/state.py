@@ -57,7 +57,9 @@ def as_weights(params: PyTree) -> PyTree:
   def as_weight(leaf):
     if not tree_lib.is_weight(leaf):
       return None
-    dtype = jnp.promote_types(jnp.result_type(leaf), jnp.float32)
+    given = jnp.result_type(leaf)
+    # Not `promote_types`, which knows no way from float8 to float32.
+    dtype = jnp.float32 if jnp.finfo(given).bits < 32 else given
     return jnp.array(leaf, dtype=dtype, copy=True)
 
   return jax.tree.map(as_weight, params)
@@ -71,7 +73,8 @@ def get_masks(opt_state: optax.OptState) -> PyTree:
 
   Returns:
     A tree like the params: arrays of {0, 1} of the weight's shape and dtype,
-    `None` at leaves that are not prunable.
+    `None` at leaves that are not prunable, and at leaves or whole subtrees that
+    `sparsify` does not see, because it stands within `optax.partition`.
 
   Raises:
     ValueError: If there is no `SparsifyState`, or more than one.
@@ -82,13 +85,14 @@ def get_masks(opt_state: optax.OptState) -> PyTree:
     {'b': None, 'w': Array([[1., 1.]], dtype=float32)}
   """
   state = get_sparsify_state(opt_state)
-  return jax.tree.map(
+  masks = jax.tree.map(
     lambda w, mask: (
       None if mask is None else masks_lib.expand(mask, w.shape).astype(w.dtype)
     ),
     state.weights,
     mask_rule.masks_of(state.rule_state, state.weights),
   )
+  return _with_holes(masks)
 
 
 def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
@@ -104,7 +108,8 @@ def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
 
   Returns:
     A tree like the params, in the weights' dtype, float32 or wider; `None` at
-    leaves that are not floating point, which the state does not have.
+    leaves that are not floating point, and at leaves or whole subtrees that
+    `sparsify` does not see, which the state does not have.
 
   Raises:
     ValueError: If there is no `SparsifyState`, or more than one.
@@ -122,7 +127,16 @@ def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
     {'w': Array([[0.9, 0.9]], dtype=float32)}
   """
   state = get_sparsify_state(opt_state)
-  return mask_rule.params_of(rule, state.rule_state, state.weights)
+  params = mask_rule.params_of(rule, state.rule_state, state.weights)
+  return _with_holes(params)
+
+
+def _with_holes(tree: PyTree) -> PyTree:
+  """A tree with `None` for what another branch of `partition` has."""
+  is_hole = lambda node: isinstance(node, optax.MaskedNode)
+  return jax.tree.map(
+    lambda node: None if is_hole(node) else node, tree, is_leaf=is_hole
+  )
 
 
 def get_sparsify_state(opt_state: optax.OptState) -> SparsifyState:

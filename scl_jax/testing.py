@@ -24,9 +24,8 @@ Rule and optimizer are compiled apart, once each, so that all rules under all
 optimizers take seconds; `check_jit_and_vmap` compiles whole steps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import functools
-import types
 from typing import Any
 
 import jax
@@ -36,53 +35,13 @@ import optax
 
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import masks_of
 from scl_jax.sparsify import sparsify
 from scl_jax.state import get_masks
 from scl_jax.state import get_sparsify_state
+from scl_jax.testing_optimizers import OPTIMIZERS
 
 PyTree = tree_lib.PyTree
-
-
-def _partition() -> optax.GradientTransformation:
-  return optax.partition(
-    {'matrix': optax.adam(1e-2), 'vector': optax.sgd(0.1)},
-    lambda params: jax.tree.map(
-      lambda p: 'matrix' if p.ndim > 1 else 'vector', params
-    ),
-  )
-
-
-def _masked() -> optax.GradientTransformation:
-  return optax.masked(
-    optax.adam(1e-2),
-    lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-  )
-
-
-def _clipped() -> optax.GradientTransformation:
-  return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-2))
-
-
-def _accumulated() -> optax.GradientTransformation:
-  steps = optax.MultiSteps(optax.adam(1e-2), 2)
-  return steps.gradient_transformation()
-
-
-OPTIMIZERS: Mapping[str, Callable[[], optax.GradientTransformation]] = (
-  types.MappingProxyType(
-    {
-      'momentum': lambda: optax.sgd(0.05, momentum=0.9),
-      'adam': lambda: optax.adam(1e-2),
-      'adamw': lambda: optax.adamw(1e-2, weight_decay=0.1),
-      'lion': lambda: optax.lion(1e-3),
-      'muon': lambda: optax.contrib.muon(1e-2, ns_steps=2),
-      'partition': _partition,
-      'masked': _masked,
-      'clipped': _clipped,
-      'accumulated': _accumulated,
-    }
-  )
-)
 
 
 def check_rule(
@@ -111,6 +70,7 @@ def check_rule(
     check_density(rule, target_density, num_steps=num_steps)
   check_jit_and_vmap(rule, num_steps=num_steps)
   check_bfloat16(rule, num_steps=num_steps)
+  check_not_finite(rule, num_steps=num_steps)
   check_empty_selection(rule)
 
 
@@ -245,6 +205,49 @@ def check_bfloat16(rule: MaskRule, *, num_steps: int = 12) -> None:
       )
 
 
+def check_not_finite(rule: MaskRule, *, num_steps: int = 12) -> None:
+  """Gradients that are not finite decide nothing and stay nowhere.
+
+  A rule takes such an entry for 0, or the sum over a layer in which it is, see
+  `mask_rule.finite_or_zero`; or it leaves its masks as they are.
+
+  Args:
+    rule: The rule.
+    num_steps: The steps to train; after each, a bad batch is tried.
+
+  Raises:
+    AssertionError: If it has other masks then, or something in its state is not
+      finite.
+  """
+  tx = _wrapped(rule, 'adam')
+  update = _compiled(rule.update)
+  params = make_params()
+  start = (params, tx.init(params))
+  history = _train(functools.partial(_step, tx), *start, num_steps)
+  for index, (params, state) in enumerate([start, *history]):
+    weights, before, _ = get_sparsify_state(state)
+
+    def after(value, where, params=params, before=before, weights=weights):
+      grads = _loss_grad(params)
+      grads['first']['kernel'] = grads['first']['kernel'].at[where].set(value)
+      new = update(grads, before, weights)
+      return masks_of(new, weights), jax.tree.map(_is_finite, new)
+
+    feature = np.s_[:, 1]
+    masks, finite = after(0.0, feature)
+    allowed = [masks, after(0.0, ...)[0], masks_of(before, weights)]
+    for value in (jnp.nan, jnp.inf):
+      bad_masks, bad_finite = after(value, feature)
+      where = f'not finite: step {index}, gradients of {value}'
+      _require(
+        any(_is_equal(bad_masks, masks) for masks in allowed),
+        f'{where} decide masks. See `finite_or_zero` in scl_jax/mask_rule.py.',
+      )
+      _require(
+        _is_equal(bad_finite, finite), f'{where} stay in the state of the rule.'
+      )
+
+
 def check_empty_selection(rule: MaskRule) -> None:
   """A tree without prunable leaves is an error, not a dense network.
 
@@ -376,6 +379,11 @@ def _is_equal(tree, other):
   return len(leaves) == len(others) and all(
     np.array_equal(a, b) for a, b in zip(leaves, others, strict=True)
   )
+
+
+def _is_finite(leaf):
+  is_number = jnp.issubdtype(jnp.result_type(leaf), jnp.number)
+  return np.isfinite(leaf) if is_number else np.bool_(True)  # a key, a mask
 
 
 def _require(holds, message):

@@ -135,11 +135,6 @@ def find_threshold(
     if tree is None
     else [jnp.asarray(x, dtype) for x in treedef.flatten_up_to(tree)]
   )
-  if not isinstance(budget, wide.Wide):
-    whole = jnp.maximum(jnp.asarray(budget, jnp.int32), 0)
-    budget = wide.Wide(
-      jnp.zeros_like(whole, jnp.uint32), whole.astype('uint32')
-    )
   threshold = jax.lax.cond(
     when,
     _find,
@@ -147,7 +142,7 @@ def find_threshold(
     leaves,
     of_leaves(costs, jnp.int32),
     of_leaves(rates, jnp.uint32),
-    budget,
+    wide.from_array(budget),
     jnp.where(when, _ROUNDS, 0),
   )
   is_end_kept = jax.tree.unflatten(treedef, threshold.is_end_kept)

@@ -62,12 +62,26 @@ def from_int(value: int) -> Wide:
   return Wide(jnp.uint32(high), jnp.uint32(low))
 
 
+def from_array(value: Any) -> Wide:
+  """A whole number that fits int32, 0 where it is negative, or a `Wide`."""
+  if isinstance(value, Wide):
+    return value
+  whole = jnp.maximum(jnp.asarray(value, jnp.int32), 0)
+  return Wide(jnp.zeros_like(whole, jnp.uint32), whole.astype(jnp.uint32))
+
+
 def from_float(value: jax.Array) -> Wide:
   """A float32 scalar >= 0, rounded down."""
   value = jnp.floor(value)
   high = jnp.floor(value / float(_BASE))
   low = value - high * float(_BASE)
   return Wide(high.astype(jnp.uint32), low.astype(jnp.uint32))
+
+
+def to_float(value: Wide) -> jax.Array:
+  """The nearest float32, or next to it."""
+  high, low = (part.astype(jnp.float32) for part in value)
+  return high * float(_BASE) + low
 
 
 def to_int(value: Wide) -> int:

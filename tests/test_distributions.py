@@ -106,10 +106,26 @@ def test_totals_are_exact_and_layers_are_near_their_density(
   counts = jax.tree.leaves(scl_jax.layer_budgets(tree, target, allocation))
   densities = jax.tree.leaves(scl_jax.layer_densities(tree, target, allocation))
   assert sum(counts) == round(target * sum(sizes))
+  raised = 0
   for count, density, size in zip(counts, densities, sizes, strict=True):
     assert 0 <= count <= size
     assert 0 <= density <= 1
-    assert abs(count - density * size) < 1 + 1e-5
+    assert count - density * size < 1 + 1e-5
+    raised += count == 1 and density * size < 1
+  for count, density, size in zip(counts, densities, sizes, strict=True):
+    assert density * size - count < 1 + raised + 1e-5
+  assert all(counts) or sum(counts) < len(counts)
+
+
+def test_no_layer_is_left_without():
+  tree = {'w1': jnp.ones((100, 10)), 'w2': jnp.ones((10, 2))}
+  assert scl_jax.layer_budgets(tree, 0.02, 'uniform') == {'w1': 19, 'w2': 1}
+  # Too few for all, and a layer that has no connections at all.
+  assert scl_jax.layer_budgets(tree, 0.001, 'uniform') == {'w1': 1, 'w2': 0}
+  empty = {**tree, 'w2': jnp.ones((0, 2))}
+  assert scl_jax.layer_budgets(empty, 0.02, 'uniform') == {'w1': 20, 'w2': 0}
+  rule = scl_jax.random_pruning(0.02, key=KEY, allocation='uniform')
+  assert rule.init(tree).masks['w2'].sum() == 1
 
 
 def test_other_leaves_are_holes():

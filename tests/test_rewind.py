@@ -90,3 +90,58 @@ def test_errors():
   tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.soft_threshold(0.1))
   with pytest.raises(ValueError, match=r'STRState follow.*static_masks'):
     scl_jax.rewind(tx, tx.init(early), early)
+
+
+@pytest.mark.parametrize(
+  'labels',
+  [
+    {'first': 'sparse', 'hole': None, 'second': 'dense'},
+    {
+      'first': {'kernel': 'sparse', 'bias': 'dense'},
+      'hole': None,
+      'second': {'kernel': 'sparse', 'bias': 'dense'},
+    },
+  ],
+)
+def test_within_a_partition(labels, tmp_path):
+  early = testing.make_params()
+  tx = optax.partition(
+    {
+      'sparse': scl_jax.sparsify(optax.adam(1e-2), one_shot(2)),
+      'dense': optax.sgd(0.1),
+    },
+    labels,
+  )
+  _, state = train(tx, early, tx.init(early), 4)
+  masks = scl_jax.get_masks(state)
+  params, state = scl_jax.rewind(tx, state, early)
+  chex.assert_trees_all_equal(params, scl_jax.apply_masks(early, masks))
+  pruned = np.asarray(masks['first']['kernel']) == 0
+  assert pruned.any()
+  np.testing.assert_array_equal(params['first']['kernel'][pruned], 0.0)
+  chex.assert_trees_all_equal(params['second']['bias'], early['second']['bias'])
+  weights = scl_jax.get_sparsify_state(state).weights
+  chex.assert_trees_all_equal(
+    weights['first']['kernel'], early['first']['kernel']
+  )
+  train(tx, params, state, 2)
+
+  # Holes are None, which fits wherever masks go.
+  own = scl_jax.get_params(state, one_shot(2))
+  for tree in (masks, own):
+    kinds = jax.tree.leaves(
+      tree, is_leaf=lambda node: isinstance(node, optax.MaskedNode)
+    )
+    assert not any(isinstance(node, optax.MaskedNode) for node in kinds)
+  kept = int(sum(mask.sum() for mask in jax.tree.leaves(masks)))
+  assert f'{kept}' in scl_jax.summary(params, masks)
+  scl_jax.save(tmp_path / 'sparse', params, masks)
+  chex.assert_trees_all_equal(
+    scl_jax.load(tmp_path / 'sparse').params,
+    {name: layer for name, layer in params.items() if layer is not None},
+  )
+  fixed = scl_jax.sparsify(optax.sgd(0.1), scl_jax.static_masks(masks))
+  chex.assert_trees_all_equal(
+    scl_jax.get_masks(fixed.init(params))['first']['kernel'],
+    masks['first']['kernel'],
+  )

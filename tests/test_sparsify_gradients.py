@@ -186,6 +186,47 @@ class TestOwnRule:
           assert np.any(np.asarray(moment[2]))
 
   @pytest.mark.parametrize(
+    'optimizer',
+    [
+      optax.lbfgs(memory_size=3),
+      optax.chain(
+        optax.sgd(0.05, momentum=0.9),
+        optax.scale_by_backtracking_linesearch(5, store_grad=True),
+      ),
+      optax.chain(optax.adam(0.05), optax.scale_by_zoom_linesearch(5)),
+      # Labels of whole layers: the other's moments are no tree at all.
+      optax.partition(
+        {'one': optax.adam(0.05), 'other': optax.sgd(0.05, momentum=0.9)},
+        {'Dense_0': 'one', 'Dense_1': 'other'},
+      ),
+    ],
+  )
+  def test_moments_start_again_in_any_state(self, optimizer):
+    params = network.make_params()
+    tx = scl_jax.sparsify(optimizer, alternating_rule(False))
+    state, found = tx.init(params), 0
+
+    @jax.jit
+    def step(params, state):
+      value, grads = jax.value_and_grad(network.loss_fn)(params)
+      updates, state = tx.update(
+        grads, state, params, value=value, grad=grads, value_fn=network.loss_fn
+      )
+      return optax.apply_updates(params, updates), state
+
+    for index in range(4):
+      params, state = step(params, state)
+      regrown = -(index % 2)
+      for layer, shape in [('Dense_0', (6, 5)), ('Dense_1', (5, 3))]:
+        np.testing.assert_array_equal(params[layer]['kernel'][regrown], 0.0)
+        for leaf in jax.tree.leaves(state.inner_state):
+          if leaf.shape == shape:
+            found += 1
+            np.testing.assert_array_equal(leaf[regrown], 0.0)
+            assert not index or np.any(np.asarray(leaf[2]))
+    assert found >= 8
+
+  @pytest.mark.parametrize(
     ('optimizer', 'number'),
     [
       (optax.rprop(0.01), 2),

@@ -58,6 +58,28 @@ class TestTrees:
         assert np.any(np.asarray(old) != np.asarray(leaf))
     network.assert_pruned_are_zero(new, state)
 
+  @pytest.mark.parametrize(
+    'rule',
+    [
+      scl_jax.gradual_magnitude(0.5, end_step=1),
+      scl_jax.scl(target_density=0.5, freeze_step=3),
+    ],
+  )
+  def test_eight_bits(self, rule):
+    """JAX promotes no float8 by itself."""
+    ones = lambda *shape: jnp.ones(shape, jnp.float8_e4m3fn)
+    params = {'kernel': ones(4, 4), 'bias': ones(4)}
+    tx = scl_jax.sparsify(optax.sgd(0.25), rule)
+    state = tx.init(params)
+    for _ in range(4):
+      updates, state = tx.update(params, state, params)
+      params = optax.apply_updates(params, updates)
+    weights = scl_jax.get_sparsify_state(state).weights
+    assert all(p.dtype == jnp.float8_e4m3fn for p in params.values())
+    assert all(w.dtype == jnp.float32 for w in weights.values())
+    assert np.count_nonzero(np.asarray(params['kernel'], np.float32)) == 8
+    np.testing.assert_allclose(weights['bias'], 0.75**4, rtol=0.1)
+
   def test_float0_gradients_of_integers(self):
     params = {'w': jnp.ones((3, 4)), 'n': jnp.arange(3)}
     tx = scl_jax.sparsify(optax.adam(1e-2), network.strong_rule())

@@ -51,6 +51,20 @@ def test_from_float(value):
   assert wide.to_int(wide.from_float(jnp.float32(value))) == int(value)
 
 
+@hypothesis.given(st.integers(0, 2**63 - 1))
+def test_to_float(value):
+  found = float(wide.to_float(wide.from_int(value)))
+  np.testing.assert_allclose(found, value, rtol=2.0**-23)
+
+
+def test_from_array():
+  for value in (0, 5, 2**31 - 1):
+    assert wide.to_int(wide.from_array(jnp.int32(value))) == value
+  assert wide.to_int(wide.from_array(-3)) == 0
+  number = wide.from_int(2**40)
+  assert wide.from_array(number) is number
+
+
 @pytest.mark.parametrize('value', [-1, 2**64])
 def test_out_of_range(value):
   with pytest.raises(OverflowError, match='not in'):

@@ -26,7 +26,10 @@ from scl_jax import distributions
 from scl_jax import scores as scores_lib
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
+from scl_jax import wide
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import all_finite
+from scl_jax.mask_rule import stored_like
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
 
@@ -37,7 +40,7 @@ class GradualMagnitudeState(NamedTuple):
   """State of the rule `gradual_magnitude`.
 
   Attributes:
-    count: Steps so far, int32.
+    count: Steps so far, int32; a step whose saliency is not finite waits.
     masks: bool; `None` at leaves that are not prunable.
     budget: The connections to end with, int32: one number, or one a layer.
   """
@@ -80,8 +83,9 @@ def gradual_magnitude(
       `'erdos_renyi'` give each layer its number of connections, see
       `scl_jax.layer_budgets`, and compare within.
     score: `'magnitude'`, |w|; `'saliency'`, |g w| with the gradient of the
-      batch at hand; `'lamp'`, magnitudes that can be compared across layers
-      (arXiv 2010.07611), for the global allocation.
+      batch at hand (one that is not finite throughout decides nothing, and the
+      schedule waits for the next); `'lamp'`, magnitudes that can be compared
+      across layers (arXiv 2010.07611), for the global allocation.
     prunable: Which leaves carry connections, see `scl_jax.prunable`.
 
   Returns:
@@ -118,7 +122,7 @@ def gradual_magnitude(
     since = state.count - begin_step
     is_due = (since >= 0) & (since % update_every == 0)
     is_due &= state.count <= end_step
-    masks = jax.lax.cond(
+    return jax.lax.cond(
       is_due | (state.count == end_step),
       choose,
       _keep,
@@ -126,7 +130,6 @@ def gradual_magnitude(
       state,
       weights,
     )
-    return state._replace(count=optax.safe_increment(state.count), masks=masks)
 
   def choose(grads, state, weights):
     connections = tree_lib.keep_where(weights, state.masks)
@@ -147,15 +150,23 @@ def gradual_magnitude(
     else:
       values = scores_lib.magnitude(connections)
     masks = thresholding.keep_highest(values, budget)
-    return jax.tree.map(lambda mask: mask > 0, masks)
+    new = _keep(grads, state, weights)
+    new = new._replace(masks=stored_like(masks, state.masks))
+    if score != 'saliency':
+      return new
+    is_good = all_finite(values)
+    return jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, state)
 
   return MaskRule(init_fn, update_fn)
 
 
-_keep = lambda grads, state, weights: state.masks
+def _keep(grads, state, weights):
+  del grads, weights
+  return state._replace(count=jnp.asarray(optax.safe_increment(state.count)))
 
 
-def _between(final: jax.Array, total: int, surplus: jax.Array) -> jax.Array:
+def _between(final: jax.Array, total: int, surplus: jax.Array) -> wide.Wide:
   """The budget while a share of the surplus is left; exact at 0."""
-  rest = (total - final).astype(jnp.float32) * surplus
-  return final + jnp.round(rest).astype(jnp.int32)
+  most = wide.minus(wide.from_int(total), wide.from_array(final))
+  rest = jnp.round(wide.to_float(most) * surplus)
+  return wide.plus(wide.from_array(final), wide.from_float(rest))

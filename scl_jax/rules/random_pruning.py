@@ -55,7 +55,8 @@ def random_pruning(
     key: A key of `jax.random`. The masks do not depend on how the weights are
       sharded.
     allocation: `'erdos_renyi'` or `'uniform'` give each layer its number of
-      connections, see `scl_jax.layer_budgets`; `'global'` draws over all.
+      connections, see `scl_jax.layer_budgets`; `'global'` draws over all, which
+      may leave a small layer none.
     prunable: Which leaves carry connections, see `scl_jax.prunable`.
 
   Returns:

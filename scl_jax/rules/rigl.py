@@ -42,7 +42,8 @@ def rigl(
   connections with the smallest |w| and grows as many where the dense |g| is
   largest. A connection that grows starts from zero, with the moments of a fresh
   optimizer state. In the paper such a step leaves the weights as they are; here
-  the others take their optimizer step as always.
+  the others take their optimizer step as always. A gradient that is not finite
+  grows nothing, and where a layer has no other, the layer stays as it is.
 
   Args:
     target_density: The density, in (0, 1]; it never changes.

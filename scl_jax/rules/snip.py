@@ -26,6 +26,8 @@ from scl_jax import distributions
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import all_finite
+from scl_jax.mask_rule import stored_like
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
 
@@ -36,7 +38,7 @@ class SNIPState(NamedTuple):
   """State of the rule `snip`.
 
   Attributes:
-    count: Steps so far, int32.
+    count: Steps so far, int32; those before the choice with finite g w.
     masks: bool; `None` at leaves that are not prunable.
     budget: The connections to keep, int32.
     sensitivity: The sum of g w so far, float32; `None` for one batch.
@@ -58,7 +60,8 @@ def snip(
 
   With the first update, before any training, the connections with the highest
   |g w| over all layers stay: to first order, these change the loss most when
-  they go. Masks are fixed from then on.
+  they go. Masks are fixed from then on. A batch with a g w that is not finite
+  does not count: the next one decides in its place.
 
   Args:
     target_density: The density, in (0, 1]; it may be traced.
@@ -89,10 +92,9 @@ def snip(
     )
 
   def update_fn(grads, state, weights):
-    state = jax.lax.cond(
+    return jax.lax.cond(
       state.count < num_batches, look, _keep, grads, state, weights
     )
-    return state._replace(count=optax.safe_increment(state.count))
 
   def look(grads, state, weights):
     total = jax.tree.map(
@@ -100,17 +102,21 @@ def snip(
       tree_lib.keep_where(grads, state.masks),
       tree_lib.keep_where(weights, state.masks),
     )
+    new = _keep(grads, state, weights)
     if state.sensitivity is None:
-      return state._replace(masks=_choose(total, state))
-    total = jax.tree.map(jnp.add, total, state.sensitivity)
-    masks = jax.lax.cond(
-      state.count == num_batches - 1,
-      _choose,
-      lambda total, state: state.masks,
-      total,
-      state,
-    )
-    return state._replace(masks=masks, sensitivity=total)
+      new = new._replace(masks=_choose(total, state))
+    else:
+      total = jax.tree.map(jnp.add, total, state.sensitivity)
+      masks = jax.lax.cond(
+        state.count == num_batches - 1,
+        _choose,
+        lambda total, state: state.masks,
+        total,
+        state,
+      )
+      new = new._replace(masks=masks, sensitivity=total)
+    is_good = all_finite(total)
+    return jax.tree.map(lambda x, y: jnp.where(is_good, x, y), new, state)
 
   return MaskRule(init_fn, update_fn)
 
@@ -118,7 +124,9 @@ def snip(
 def _choose(total, state):
   scores = jax.tree.map(jnp.abs, total)
   masks = thresholding.keep_highest(scores, state.budget)
-  return jax.tree.map(lambda mask: mask > 0, masks)
+  return stored_like(masks, state.masks)
 
 
-_keep = lambda grads, state, weights: state
+def _keep(grads, state, weights):
+  del grads, weights
+  return state._replace(count=jnp.asarray(optax.safe_increment(state.count)))

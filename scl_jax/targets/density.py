@@ -102,7 +102,7 @@ def of_layers(
     def init_leaf(path, m, w):
       density = density_of[path]
       budget = distributions.number_at(density, w.size)
-      _check_reachable(density, budget, w, m, repr(path))
+      _check_reachable(density, budget, {path: w}, {path: m}, repr(path))
       # Where there is no connection nothing can be closed.
       goal = density if w.size else 1.0
       return control.init_control(goal), jnp.asarray(budget, jnp.int32)
@@ -168,6 +168,7 @@ def _check_reachable(
   mask_params: PyTree,
   where: str,
 ) -> None:
+  distributions.check_countable(density, budget, weights)
   distributions.check_reachable(
     density,
     budget,

@@ -16,6 +16,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -90,6 +91,14 @@ RULES = {
 each_rule = pytest.mark.parametrize(
   'rule', [rule for rule, _ in RULES.values()], ids=RULES
 )
+each_density = pytest.mark.parametrize(
+  ('rule', 'density'),
+  [
+    pytest.param(rule, density, id=name)
+    for name, (rule, density) in RULES.items()
+    if density is not None
+  ],
+)
 
 
 @each_rule
@@ -98,14 +107,7 @@ def test_under(optimizer, rule):
   testing.check_optimizer(rule, optimizer)
 
 
-@pytest.mark.parametrize(
-  ('rule', 'density'),
-  [
-    pytest.param(rule, density, id=name)
-    for name, (rule, density) in RULES.items()
-    if density is not None
-  ],
-)
+@each_density
 def test_reaches_the_density(rule, density):
   testing.check_density(rule, density)
 
@@ -118,6 +120,11 @@ def test_jit_and_vmap(rule):
 @each_rule
 def test_bfloat16(rule):
   testing.check_bfloat16(rule)
+
+
+@each_rule
+def test_not_finite(rule):
+  testing.check_not_finite(rule)
 
 
 @each_rule
@@ -142,3 +149,23 @@ def test_without_jit_steps_do_not_compile_again(rule):
   finally:
     jax.monitoring.unregister_event_duration_listener(listener)
   assert not [event for event in events if 'backend_compile' in event]
+
+
+@each_density
+def test_under_sam(rule, density):
+  """It computes with the entries of states, also with masks."""
+  rule = rule._replace(update=jax.jit(rule.update))
+  tx = optax.contrib.sam(
+    scl_jax.sparsify(optax.adam(1e-2), rule), optax.sgd(0.05)
+  )
+  params = testing.make_params()
+  state = tx.init(params)
+  for _ in range(24):  # every second update is one of the network
+    grads = jax.grad(testing.loss)(params)
+    updates, state = tx.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  masks = scl_jax.get_masks(state)
+  assert sum(m.sum() for m in jax.tree.leaves(masks)) == round(50 * density)
+  for name in ('first', 'second'):
+    pruned = masks[name]['kernel'] == 0
+    np.testing.assert_array_equal(params[name]['kernel'][pruned], 0.0)

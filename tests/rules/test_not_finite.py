@@ -91,3 +91,55 @@ def test_a_run_whose_optimizer_is_guarded_goes_on(optimizer):
   assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
   assert np.count_nonzero(params['w']) == 9  # 0.3 of 30
   assert scl_jax.get_masks(state)['w'].sum() == 9
+
+
+def weighed(gradients):
+  """The mask of the six highest |mean of g w|, in NumPy."""
+  scores = np.abs(np.mean([g['w'] for g in gradients], axis=0) * PARAMS['w'])
+  return scores >= np.sort(scores, axis=None)[-6]
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+class TestTheNextBatchDecides:
+  """Where a mask is for good, or for long."""
+
+  @pytest.mark.parametrize('batches', [1, 3])
+  def test_snip(self, value, batches):
+    rule = scl_jax.snip(0.2, num_batches=batches)
+    good = [gradient(step) for step in range(batches)]
+    one_row = {**good[0], 'w': good[0]['w'].at[3].set(value)}
+    state, update = rule.init(PARAMS), jax.jit(rule.update)
+    for grads in [one_row, *good[:-1], one_row]:
+      state = update(grads, state, PARAMS)
+      assert state.masks['w'].all()
+    for grads in [good[-1], one_row, BAD]:
+      state = update(grads, state, PARAMS)
+      np.testing.assert_array_equal(state.masks['w'], weighed(good))
+
+  def test_saliency(self, value):
+    rule = scl_jax.gradual_magnitude(
+      0.2, begin_step=1, end_step=1, score='saliency'
+    )
+    one_row = {**BAD, 'w': gradient(0)['w'].at[3].set(value)}
+    state, update = rule.init(PARAMS), jax.jit(rule.update)
+    for grads in [BAD, one_row, BAD]:
+      state = update(grads, state, PARAMS)
+      assert state.masks['w'].all()
+    for step in range(2, 4):
+      state = update(gradient(step), state, PARAMS)
+      np.testing.assert_array_equal(state.masks['w'], weighed([gradient(2)]))
+
+  def test_rigl_moves_only_layers_with_a_gradient(self, value):
+    weights = {'a': {'w': PARAMS['w']}, 'b': {'w': PARAMS['w'] + 1}}
+    rule = scl_jax.rigl(0.3, key=jax.random.key(4), end_step=9, update_every=1)
+    state = rule.init(weights)._replace(count=jnp.int32(1))
+    grads = {'a': gradient(0), 'b': gradient(1)}
+    grads['a']['w'] = jnp.full((6, 5), value)
+    grads['b']['w'] = grads['b']['w'].at[2].set(value)
+    new = rule.update(
+      {k: {'w': g['w']} for k, g in grads.items()}, state, weights
+    )
+    chex.assert_trees_all_equal(new.masks['a'], state.masks['a'])
+    grown = new.masks['b']['w'] & ~state.masks['b']['w']
+    assert grown.any()
+    assert not grown[2].any()
