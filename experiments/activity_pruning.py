@@ -39,6 +39,7 @@ import numpy as np
 
 from experiments import flow as flow_lib
 from experiments.models import join
+from experiments.models import layers
 import scl_jax
 from scl_jax import activity
 from scl_jax import nnrelief
@@ -60,6 +61,37 @@ class Pruned(NamedTuple):
   gates: Any
 
 
+def trace(
+  model: nn.Module, variables: Mapping[str, Any], images: jax.Array
+) -> flow_lib.Flow:
+  """Who feeds whom in a model that can be pruned.
+
+  Args:
+    model: See `prune`.
+    variables: See `prune`.
+    images: Examples; only their shape is used.
+
+  Returns:
+    A `Flow`.
+
+  Raises:
+    ValueError: If the model is not supported.
+  """
+
+  def look(call):
+    if isinstance(call.module, flow_lib.CONVOLUTIONS):
+      _conv_options(call)
+
+  jax.eval_shape(
+    lambda variables, images: flow_lib.visit(model, variables, images, look),
+    variables,
+    images[:1],
+  )
+  flow = flow_lib.trace(model, variables, images)
+  _check_coverage(variables['params'], flow)
+  return flow
+
+
 def prune(
   model: nn.Module,
   variables: Mapping[str, Any],
@@ -73,10 +105,10 @@ def prune(
 ) -> Pruned:
   """Decides what is kept, from the activity on a batch.
 
-  Supported are models of `nn.Dense`, `nn.Conv` (not in groups), `nn.BatchNorm`
-  and `Join`, with whatever acts channel by channel in between, see
-  `experiments.flow`. Weights that are 0 stay pruned, so that on the effective
-  parameters of a sparse network this prunes on.
+  Supported are models of `nn.Dense`, `nn.Conv` (not in groups), `Conv3x3`,
+  `nn.BatchNorm` and `Join`, with whatever acts channel by channel in between,
+  see `experiments.flow`. Weights that are 0 stay pruned, so that on the
+  effective parameters of a sparse network this prunes on.
 
   Args:
     model: A Linen module, applied as `model.apply(variables, images)`.
@@ -87,8 +119,8 @@ def prune(
     conv_alpha: The share that convolutions and joins keep.
     cut: See `scl_jax.nnrelief.keep_share`.
     norm: See `scl_jax.activity.conv_scores`.
-    flow: From `experiments.flow.trace`, where it is known; it is the same for
-      all weights of a model.
+    flow: From `trace`, where it is known; it is the same for all weights of a
+      model.
 
   Returns:
     A `Pruned`.
@@ -97,12 +129,11 @@ def prune(
     ValueError: If the model is not supported, or activity is not finite.
   """
   if flow is None:
-    flow = flow_lib.trace(model, variables, images)
-  _check_coverage(variables['params'], flow)
+    flow = trace(model, variables, images)
   masks: Masks = {}
   dead: dict[str, np.ndarray] = {}
   for kinds, share in (
-    ((nn.Conv, join.Join), conv_alpha),
+    ((*flow_lib.CONVOLUTIONS, join.Join), conv_alpha),
     ((nn.Dense,), alpha),
   ):
     names = {n for n, m in flow.modules.items() if type(m) in kinds}
@@ -153,7 +184,7 @@ def _decide(
       masks[call.name] = _join_masks(call, variables, alpha)
       return
     options = None
-    if isinstance(call.module, nn.Conv):
+    if isinstance(call.module, flow_lib.CONVOLUTIONS):
       options = {**_conv_options(call), 'norm': norm}
     params = _lookup(variables['params'], call.name)
     masks[call.name] = _layer_masks(
@@ -210,6 +241,8 @@ def _join_masks(
 def _conv_options(call: flow_lib.Call) -> dict[str, Any]:
   """Strides, padding and dilation of a convolution, for `conv_scores`."""
   module = call.module
+  if isinstance(module, layers.Conv3x3):
+    return {'strides': 1, 'padding': 'SAME', 'kernel_dilation': 1}
   assert isinstance(module, nn.Conv)
   window = np.ravel(module.kernel_size)
   for name, neutral in (

@@ -16,6 +16,7 @@
 
 import json
 
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,8 @@ from experiments import rewinding
 from experiments.configs import mnist_lenet5_nnrelief
 from experiments.configs import mnist_lenet300_nnrelief
 from experiments.models import join
+from experiments.models import layers
+from experiments.models import wide_resnet
 import scl_jax
 from scl_jax import tree as tree_lib
 
@@ -191,6 +194,35 @@ class TestPrune:
     assert all(np.all(b <= a) for _, a, b in rows if a is not None)
     densities = [float(scl_jax.density(p.masks)) for p in (first, second)]
     assert densities[1] < densities[0] < 0.9
+
+  def test_conv3x3_is_a_convolution(self):
+    """On maps where it gathers windows and where it does not."""
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(5, 4, 4, 2)))
+
+    def pruned(conv):
+      pool = layers.max_pool_2x2
+      model = layers_of(
+        conv(6), nn.relu, pool, conv(4), lambda x: x.sum((1, 2)), nn.Dense(3)
+      )
+      variables = model.init(jax.random.key(0), images)
+      return self.prune((model, variables, images), conv_alpha=0.6).masks
+
+    plain = lambda features: nn.Conv(features, (3, 3), use_bias=False)
+    masks = pruned(layers.Conv3x3)
+    chex.assert_trees_all_equal(masks, pruned(plain))
+    assert 0 < scl_jax.density(masks) < 0.7
+
+  def test_preactivation_blocks(self):
+    """Joins that feed a normalisation and the next join."""
+    model = wide_resnet.WideResNet(depth=10, width=1)
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 8, 8, 3)))
+    variables = model.init(jax.random.key(0), images)
+    small = model, variables, images
+    pruned = self.prune(small, alpha=1.0, conv_alpha=1.0)
+    assert scl_jax.density(pruned.masks) < 0.9  # with some dead filters
+    np.testing.assert_allclose(
+      self.apply(small, pruned), model.apply(variables, images), rtol=1e-4
+    )
 
   def test_the_released_cut_keeps_less(self, small):
     options = {'cut': 'released', 'norm': 'norm_of_mean'}
