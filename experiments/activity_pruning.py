@@ -29,7 +29,7 @@ authors' code (adekhovich/NNrelief):
 
 from collections.abc import Mapping
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from flax import linen as nn
 from flax import traverse_util
@@ -42,6 +42,7 @@ from experiments.models import join
 from experiments.models import layers
 import scl_jax
 from scl_jax import activity
+from scl_jax import checks
 from scl_jax import nnrelief
 from scl_jax import tree as tree_lib
 
@@ -77,6 +78,7 @@ def trace(
   Raises:
     ValueError: If the model is not supported.
   """
+  flow = flow_lib.trace(model, variables, images)
 
   def look(call):
     if isinstance(call.module, flow_lib.CONVOLUTIONS):
@@ -87,7 +89,6 @@ def trace(
     variables,
     images[:1],
   )
-  flow = flow_lib.trace(model, variables, images)
   _check_coverage(variables['params'], flow)
   return flow
 
@@ -126,8 +127,13 @@ def prune(
     A `Pruned`.
 
   Raises:
-    ValueError: If the model is not supported, or activity is not finite.
+    ValueError: If the model is not supported, an argument is out of range, or
+      activity or a weight is not finite.
   """
+  checks.check_density('alpha', alpha)
+  checks.check_density('conv_alpha', conv_alpha)
+  checks.check_choice('cut', cut, get_args(nnrelief.Cut))
+  checks.check_choice('norm', norm, get_args(activity.Norm))
   if flow is None:
     flow = trace(model, variables, images)
   masks: Masks = {}
@@ -141,7 +147,7 @@ def prune(
       continue
     pruned = _pruned(variables, masks, dead, flow)
     decided, active = _decide(
-      model, _apply(variables, pruned), images, names, share, cut, norm
+      model, _apply(variables, pruned), images, names, float(share), cut, norm
     )
     for name in names:
       dead[name] = _dead_units(name, flow, active)
@@ -187,14 +193,20 @@ def _decide(
     if isinstance(call.module, flow_lib.CONVOLUTIONS):
       options = {**_conv_options(call), 'norm': norm}
     params = _lookup(variables['params'], call.name)
-    masks[call.name] = _layer_masks(
-      params['kernel'],
-      params.get('bias'),
-      call.inputs,
-      alpha=alpha,
-      cut=cut,
-      options=None if options is None else tuple(options.items()),
-    )
+    try:
+      decided = _layer_masks(
+        params['kernel'],
+        params.get('bias'),
+        call.inputs,
+        alpha=alpha,
+        cut=cut,
+        options=None if options is None else tuple(options.items()),
+      )
+      # Whatever is not finite in a unit makes its masks NaN.
+      checks.check_finite('its scores', decided.kernel)
+    except ValueError as error:
+      raise ValueError(f'{call.name!r}: {error}') from error
+    masks[call.name] = decided
 
   flow_lib.visit(model, variables, images, look)
   return masks, active
@@ -262,22 +274,14 @@ def _conv_options(call: flow_lib.Call) -> dict[str, Any]:
       f'{call.name!r} must be applied to [examples, *spatial, channels], got '
       f'{call.inputs.shape}.'
     )
-  padding = module.padding
-  if isinstance(padding, int):
-    padding = (padding,) * len(window)
-  if not isinstance(padding, str):
-    padding = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
-  return {
-    'strides': _static(module.strides),
-    'padding': padding,
-    'kernel_dilation': _static(module.kernel_dilation),
-  }
+  options = ('strides', 'padding', 'kernel_dilation')
+  return {name: _static(getattr(module, name)) for name in options}
 
 
-def _static(value: Any) -> int | tuple[int, ...]:
-  if value is None:
-    return 1
-  return value if isinstance(value, int) else tuple(value)
+def _static(value: Any) -> Any:
+  """Lists as tuples, which `jax.jit` takes as static."""
+  is_many = isinstance(value, list | tuple)
+  return tuple(map(_static, value)) if is_many else value
 
 
 def _dead_units(

@@ -163,7 +163,8 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
 
   Raises:
     ValueError: If an input of a layer comes from several units, from a unit and
-      the model's input, or a unit changes nothing.
+      the model's input, or a unit changes nothing; if input or output of the
+      model is not one array.
   """
   modules: dict[str, nn.Module] = {}
   units: dict[str, int] = {}
@@ -176,11 +177,21 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
       modules[call.name] = call.module
       units[call.name] = call.output.shape[-1]
 
-  jax.eval_shape(
+  if not isinstance(images, jax.Array | np.ndarray) or not len(images):
+    raise ValueError(
+      'images must be one array [examples, ...] with an example or more, got '
+      f'{jax.tree.map(jnp.shape, images)}.'
+    )
+  output = jax.eval_shape(
     lambda variables, images: visit(model, variables, images, note),
     variables,
     images[:1],
   )
+  if not isinstance(output, jax.ShapeDtypeStruct):
+    raise ValueError(
+      f'{type(model).__name__} must return one array, as only of that it is '
+      f'known which units it contains; got {jax.tree.map(jnp.shape, output)}.'
+    )
   if not modules:
     raise ValueError(
       f'{type(model).__name__} calls no nn.Dense and no nn.Conv, so there is '

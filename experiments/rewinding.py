@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 
 from experiments import activity_pruning
-from experiments import augmentation
+from experiments import evaluation
 from experiments import flow as flow_lib
 from experiments import initial
 from experiments import input_pipeline
@@ -134,9 +134,7 @@ def chain(
   rows = np.random.default_rng(config.seed).permutation(
     dataset.train.num_examples
   )[: settings.examples]
-  images = augmentation.scale(
-    jnp.asarray(dataset.train.images[rows]), dataset.train.scaling
-  )
+  images = evaluation.some_images(dataset.train.take(rows), len(rows))
   params, model_state = initial.initial_variables(config, model, dataset)
   stage = dense
   yield stage

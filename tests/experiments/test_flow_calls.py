@@ -14,6 +14,8 @@
 # ==============================================================================
 """NNrelief sees a call alike, however its arguments are given."""
 
+import functools
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -89,6 +91,72 @@ def test_every_way_to_ask_for_running_averages(call):
   np.testing.assert_array_equal(
     found.norms['Dense_0', 'BatchNorm_0'], np.eye(3, dtype=bool)
   )
+
+
+def layers_of(*layers):
+  return nn.Sequential(layers)
+
+
+@pytest.mark.parametrize(
+  ('model', 'images', 'message'),
+  [
+    (
+      layers_of(nn.Dense(3), lambda x: (x, x)),
+      jnp.ones((2, 4)),
+      r'Sequential must return one array.*got \(\(1, 3\), \(1, 3\)\)',
+    ),
+    (
+      layers_of(lambda x, y: x + y, nn.Dense(3)),
+      (jnp.ones((2, 4)),) * 2,
+      'images must be one array',
+    ),
+    (layers_of(nn.Dense(3)), jnp.ones((0, 4)), 'images must be one array'),
+    (
+      layers_of(nn.Dense(3), nn.relu, nn.Dense(2)),
+      jnp.ones((2, 5, 4)),
+      "'layers_0': A dense layer",
+    ),
+    (
+      layers_of(nn.Conv(4, (3,), padding='CIRCULAR')),
+      jnp.ones((2, 8, 2)),
+      "'layers_0': padding must be",
+    ),
+  ],
+)
+def test_what_is_not_supported(model, images, message):
+  ones = jax.tree.map(lambda x: jnp.ones((1, *x.shape[1:])), images)
+  if isinstance(images, tuple):
+    variables = model.init(jax.random.key(0), *ones)
+  else:
+    variables = model.init(jax.random.key(0), ones)
+  with pytest.raises(ValueError, match=message):
+    activity_pruning.prune(model, variables, images, alpha=0.9, conv_alpha=0.9)
+
+
+def test_shares_and_names_are_checked_without_convolutions_too():
+  model, images = layers_of(nn.Dense(3)), jnp.ones((2, 4))
+  variables = model.init(jax.random.key(0), images)
+  prune = functools.partial(activity_pruning.prune, model, variables, images)
+  share = jnp.float32(0.9)  # need not be a float
+  prune(alpha=share, conv_alpha=share)
+  good = {'alpha': 0.9, 'conv_alpha': 0.9}
+  for bad, message in (
+    ({'conv_alpha': 7}, 'conv_alpha must be in'),
+    ({'alpha': 0.0}, 'alpha must be in'),
+    ({'norm': 'q'}, "norm must be .*got 'q'"),
+    ({'cut': 'q'}, "cut must be .*got 'q'"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      prune(**{**good, **bad})
+
+
+def test_weights_that_are_not_finite():
+  model, images = layers_of(nn.Dense(3), nn.Dense(2)), jnp.ones((2, 4))
+  variables = model.init(jax.random.key(0), images)
+  kernel = variables['params']['layers_1']['kernel']
+  variables['params']['layers_1']['kernel'] = kernel.at[0, 0].set(jnp.nan)
+  with pytest.raises(ValueError, match="'layers_1': its scores must be finite"):
+    activity_pruning.prune(model, variables, images, alpha=0.9, conv_alpha=0.9)
 
 
 def test_statistics_of_the_batch_are_refused_by_position_too():
