@@ -94,7 +94,7 @@ def measure(
   config = mnist_lenet300_scl.get_config()
   config.seed, config.epochs = seed, _EPOCHS.value
   config.points_per_epoch = 1
-  model = models.create_model(config.model, dataset.num_classes)
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
   rule_of = lambda num_steps: scl_jax.scl(
     freeze_step=train.freeze_step(config, num_steps), **arguments
   )

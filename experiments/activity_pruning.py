@@ -29,7 +29,7 @@ authors' code (adekhovich/NNrelief):
 
 from collections.abc import Mapping
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from flax import linen as nn
 from flax import traverse_util
@@ -39,8 +39,10 @@ import numpy as np
 
 from experiments import flow as flow_lib
 from experiments.models import join
+from experiments.models import layers
 import scl_jax
 from scl_jax import activity
+from scl_jax import checks
 from scl_jax import nnrelief
 from scl_jax import tree as tree_lib
 
@@ -60,6 +62,37 @@ class Pruned(NamedTuple):
   gates: Any
 
 
+def trace(
+  model: nn.Module, variables: Mapping[str, Any], images: jax.Array
+) -> flow_lib.Flow:
+  """Who feeds whom in a model that can be pruned.
+
+  Args:
+    model: See `prune`.
+    variables: See `prune`.
+    images: Examples; only their shape is used.
+
+  Returns:
+    A `Flow`.
+
+  Raises:
+    ValueError: If the model is not supported.
+  """
+  flow = flow_lib.trace(model, variables, images)
+
+  def look(call):
+    if isinstance(call.module, flow_lib.CONVOLUTIONS):
+      _conv_options(call)
+
+  jax.eval_shape(
+    lambda variables, images: flow_lib.visit(model, variables, images, look),
+    variables,
+    images[:1],
+  )
+  _check_coverage(variables['params'], flow)
+  return flow
+
+
 def prune(
   model: nn.Module,
   variables: Mapping[str, Any],
@@ -73,10 +106,10 @@ def prune(
 ) -> Pruned:
   """Decides what is kept, from the activity on a batch.
 
-  Supported are models of `nn.Dense`, `nn.Conv` (not in groups), `nn.BatchNorm`
-  and `Join`, with whatever acts channel by channel in between, see
-  `experiments.flow`. Weights that are 0 stay pruned, so that on the effective
-  parameters of a sparse network this prunes on.
+  Supported are models of `nn.Dense`, `nn.Conv` (not in groups), `Conv3x3`,
+  `nn.BatchNorm` and `Join`, with whatever acts channel by channel in between,
+  see `experiments.flow`. Weights that are 0 stay pruned, so that on the
+  effective parameters of a sparse network this prunes on.
 
   Args:
     model: A Linen module, applied as `model.apply(variables, images)`.
@@ -87,22 +120,26 @@ def prune(
     conv_alpha: The share that convolutions and joins keep.
     cut: See `scl_jax.nnrelief.keep_share`.
     norm: See `scl_jax.activity.conv_scores`.
-    flow: From `experiments.flow.trace`, where it is known; it is the same for
-      all weights of a model.
+    flow: From `trace`, where it is known; it is the same for all weights of a
+      model.
 
   Returns:
     A `Pruned`.
 
   Raises:
-    ValueError: If the model is not supported, or activity is not finite.
+    ValueError: If the model is not supported, an argument is out of range, or
+      activity or a weight is not finite.
   """
+  checks.check_density('alpha', alpha)
+  checks.check_density('conv_alpha', conv_alpha)
+  checks.check_choice('cut', cut, get_args(nnrelief.Cut))
+  checks.check_choice('norm', norm, get_args(activity.Norm))
   if flow is None:
-    flow = flow_lib.trace(model, variables, images)
-  _check_coverage(variables['params'], flow)
+    flow = trace(model, variables, images)
   masks: Masks = {}
   dead: dict[str, np.ndarray] = {}
   for kinds, share in (
-    ((nn.Conv, join.Join), conv_alpha),
+    ((*flow_lib.CONVOLUTIONS, join.Join), conv_alpha),
     ((nn.Dense,), alpha),
   ):
     names = {n for n, m in flow.modules.items() if type(m) in kinds}
@@ -110,7 +147,7 @@ def prune(
       continue
     pruned = _pruned(variables, masks, dead, flow)
     decided, active = _decide(
-      model, _apply(variables, pruned), images, names, share, cut, norm
+      model, _apply(variables, pruned), images, names, float(share), cut, norm
     )
     for name in names:
       dead[name] = _dead_units(name, flow, active)
@@ -153,17 +190,23 @@ def _decide(
       masks[call.name] = _join_masks(call, variables, alpha)
       return
     options = None
-    if isinstance(call.module, nn.Conv):
+    if isinstance(call.module, flow_lib.CONVOLUTIONS):
       options = {**_conv_options(call), 'norm': norm}
     params = _lookup(variables['params'], call.name)
-    masks[call.name] = _layer_masks(
-      params['kernel'],
-      params.get('bias'),
-      call.inputs,
-      alpha=alpha,
-      cut=cut,
-      options=None if options is None else tuple(options.items()),
-    )
+    try:
+      decided = _layer_masks(
+        params['kernel'],
+        params.get('bias'),
+        call.inputs,
+        alpha=alpha,
+        cut=cut,
+        options=None if options is None else tuple(options.items()),
+      )
+      # Whatever is not finite in a unit makes its masks NaN.
+      checks.check_finite('its scores', decided.kernel)
+    except ValueError as error:
+      raise ValueError(f'{call.name!r}: {error}') from error
+    masks[call.name] = decided
 
   flow_lib.visit(model, variables, images, look)
   return masks, active
@@ -210,6 +253,8 @@ def _join_masks(
 def _conv_options(call: flow_lib.Call) -> dict[str, Any]:
   """Strides, padding and dilation of a convolution, for `conv_scores`."""
   module = call.module
+  if isinstance(module, layers.Conv3x3):
+    return {'strides': 1, 'padding': 'SAME', 'kernel_dilation': 1}
   assert isinstance(module, nn.Conv)
   window = np.ravel(module.kernel_size)
   for name, neutral in (
@@ -229,22 +274,14 @@ def _conv_options(call: flow_lib.Call) -> dict[str, Any]:
       f'{call.name!r} must be applied to [examples, *spatial, channels], got '
       f'{call.inputs.shape}.'
     )
-  padding = module.padding
-  if isinstance(padding, int):
-    padding = (padding,) * len(window)
-  if not isinstance(padding, str):
-    padding = tuple((p, p) if isinstance(p, int) else tuple(p) for p in padding)
-  return {
-    'strides': _static(module.strides),
-    'padding': padding,
-    'kernel_dilation': _static(module.kernel_dilation),
-  }
+  options = ('strides', 'padding', 'kernel_dilation')
+  return {name: _static(getattr(module, name)) for name in options}
 
 
-def _static(value: Any) -> int | tuple[int, ...]:
-  if value is None:
-    return 1
-  return value if isinstance(value, int) else tuple(value)
+def _static(value: Any) -> Any:
+  """Lists as tuples, which `jax.jit` takes as static."""
+  is_many = isinstance(value, list | tuple)
+  return tuple(map(_static, value)) if is_many else value
 
 
 def _dead_units(

@@ -42,6 +42,7 @@ import tqdm
 from experiments import artifacts
 from experiments import command_line
 from experiments import compact
+from experiments import config_checks
 from experiments import evaluation
 from experiments import input_pipeline
 from experiments import models
@@ -89,6 +90,7 @@ def experiment(
     ValueError: If there is nothing to do, or the workdir holds the results of
       another config.
   """
+  config_checks.check_distinct('config.densities', map(float, config.densities))
   todo = [
     (way, float(density), seed)
     for seed in range(config.seeds)

@@ -46,6 +46,7 @@ import tqdm
 
 from experiments import command_line
 from experiments import comparison_report
+from experiments import config_checks
 from experiments import contenders
 from experiments import input_pipeline
 from experiments import models
@@ -208,6 +209,7 @@ def _check(plan: ml_collections.ConfigDict) -> None:
   for name in ('methods', 'densities', 'tuning_densities'):
     if not plan[name]:
       raise ValueError(f'config.compare.{name} must not be empty.')
+    config_checks.check_distinct(f'config.compare.{name}', plan[name])
   for name in ('seeds', 'tuning_examples', 'search_trials'):
     if plan[name] < 1:
       raise ValueError(f'config.compare.{name} must be >= 1, got {plan[name]}.')

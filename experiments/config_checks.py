@@ -17,7 +17,7 @@
 What depends on the data, the model or the method is checked where it is used.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Any
 
 import ml_collections
@@ -85,6 +85,25 @@ def prefer_given(
     for name in TARGETS:
       if name in config and name not in given:
         config[name] = None
+
+
+def check_distinct(name: str, values: Iterable[Any]) -> None:
+  """Raises if a list names something twice, whose runs would count double.
+
+  Args:
+    name: Of the list, such as `'config.densities'`.
+    values: What is in it.
+
+  Raises:
+    ValueError: If two of them are equal.
+  """
+  values = list(values)
+  twice = [v for i, v in enumerate(values) if v in values[:i]]
+  if twice:
+    raise ValueError(
+      f'{name} must hold everything once, got {twice[0]!r} twice: for more '
+      'runs of it give more seeds.'
+    )
 
 
 def _are_shares(area: Any) -> bool:

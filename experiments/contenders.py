@@ -31,6 +31,7 @@ from experiments import input_pipeline
 from experiments import rewinding
 from experiments import train
 import scl_jax
+from scl_jax import checks
 
 
 class Contender(NamedTuple):
@@ -273,6 +274,14 @@ def _run_nnrelief(
     )
   config = config.copy_and_resolve_references()
   config.epochs //= trainings
+  rewinding.check(config)
+  checks.check_scalar(
+    'config.nnrelief.cut_share',
+    config.nnrelief.cut_share,
+    lambda share: 0 <= share < 1,
+    'in [0, 1)',
+  )
+  flow = rewinding.trace(config, model, dataset)
   alpha = 1 - config.nnrelief.cut_share
   stages = list(
     rewinding.chain(
@@ -280,6 +289,7 @@ def _run_nnrelief(
       model,
       dataset,
       rewinding.train_dense(config, model, dataset),
+      flow,
       alpha,
       alpha,
     )

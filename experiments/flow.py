@@ -14,10 +14,10 @@
 # ==============================================================================
 """Which unit of a Linen model feeds which input of a later layer.
 
-Layers are `nn.Dense`, `nn.Conv` and `Join`, in the order in which the model
-calls them. Who feeds whom is read from the graph of the code between them
-(flattening, pooling, activations, concatenation): `scl_jax.reachability` says
-which of their inputs depend on a unit. What it does not know depends on
+Layers are `nn.Dense`, `nn.Conv`, `Conv3x3` and `Join`, in the order in which
+the model calls them. Who feeds whom is read from the graph of the code between
+them (flattening, pooling, activations, concatenation): `scl_jax.reachability`
+says which of their inputs depend on a unit. What it does not know depends on
 everything, and is not supported.
 
 Supported are models in which an input comes from one unit at most; sums of
@@ -25,6 +25,7 @@ several are to be a `Join`. Everything else raises.
 """
 
 from collections.abc import Callable
+import inspect
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -33,10 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.models import join
+from experiments.models import layers
 from scl_jax import reachability
 
 # What this module looks at; normalisation is looked at, but is no layer.
-LAYERS = (nn.Dense, nn.Conv, join.Join)
+CONVOLUTIONS = (nn.Conv, layers.Conv3x3)
+LAYERS = (nn.Dense, *CONVOLUTIONS, join.Join)
 _SEEN = (*LAYERS, nn.BatchNorm)
 
 # Names for the model's input and output that no module has.
@@ -115,13 +118,16 @@ def visit(
         'places are not supported.'
       )
     names.add(name)
-    given = [*args, *kwargs.values()]
-    inputs = given[0]
+    # By name, as a caller may give them in any order.
+    signature = inspect.signature(type(module).__call__)
+    given = signature.bind(module, *args, **kwargs).arguments
+    _, inputs, *_ = given.values()
     if isinstance(module, nn.BatchNorm):
-      _check_norm(name, module, kwargs)
+      _check_norm(name, module, given.get('use_running_average'))
     output = call_next(*args, **kwargs)
     if isinstance(module, join.Join):
-      inputs = jnp.concatenate(given[:2], axis=-1)
+      sides = [given['branch'], given['shortcut']]
+      inputs = jnp.concatenate(sides, axis=-1)
     if inputs.ndim < 2:
       raise ValueError(
         f'The module {name!r} is applied to {inputs.shape}, which has no axis '
@@ -134,8 +140,9 @@ def visit(
     return model.apply(variables, images)
 
 
-def _check_norm(name: str, module: nn.BatchNorm, options: Any) -> None:
-  running = options.get('use_running_average', module.use_running_average)
+def _check_norm(name: str, module: nn.BatchNorm, running: bool | None) -> None:
+  if running is None:
+    running = module.use_running_average
   if not running or module.axis != -1:
     raise ValueError(
       f'The normalisation {name!r} must use running averages and the last '
@@ -156,7 +163,8 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
 
   Raises:
     ValueError: If an input of a layer comes from several units, from a unit and
-      the model's input, or a unit changes nothing.
+      the model's input, or a unit changes nothing; if input or output of the
+      model is not one array.
   """
   modules: dict[str, nn.Module] = {}
   units: dict[str, int] = {}
@@ -169,11 +177,21 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
       modules[call.name] = call.module
       units[call.name] = call.output.shape[-1]
 
-  jax.eval_shape(
+  if not isinstance(images, jax.Array | np.ndarray) or not len(images):
+    raise ValueError(
+      'images must be one array [examples, ...] with an example or more, got '
+      f'{jax.tree.map(jnp.shape, images)}.'
+    )
+  output = jax.eval_shape(
     lambda variables, images: visit(model, variables, images, note),
     variables,
     images[:1],
   )
+  if not isinstance(output, jax.ShapeDtypeStruct):
+    raise ValueError(
+      f'{type(model).__name__} must return one array, as only of that it is '
+      f'known which units it contains; got {jax.tree.map(jnp.shape, output)}.'
+    )
   if not modules:
     raise ValueError(
       f'{type(model).__name__} calls no nn.Dense and no nn.Conv, so there is '

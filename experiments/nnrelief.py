@@ -44,6 +44,7 @@ import tqdm
 
 from experiments import artifacts
 from experiments import command_line
+from experiments import config_checks
 from experiments import input_pipeline
 from experiments import models
 from experiments import nnrelief_report
@@ -51,6 +52,7 @@ from experiments import result_store
 from experiments import rewinding
 from experiments import train
 import scl_jax
+from scl_jax import checks
 from scl_jax import tree as tree_lib
 
 # Fields that differ between points, or do not change them.
@@ -78,6 +80,7 @@ def experiment(
   """
   config = config.copy_and_resolve_references()
   shares = _shares(config)
+  _check(config)
   report = result_store.load(
     workdir,
     config,
@@ -89,7 +92,8 @@ def experiment(
     },
   )
   dataset = input_pipeline.from_config(config)
-  model = models.create_model(config.model, dataset.num_classes)
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
+  flow = rewinding.trace(config, model, dataset)
   done = {(p['alpha'], p['conv_alpha'], p['seed']) for p in report['points']}
   for seed in tqdm.trange(config.seeds, unit='seed', disable=None):
     todo = [share for share in shares if (*share, seed) not in done]
@@ -98,7 +102,9 @@ def experiment(
     config.seed = seed
     dense = rewinding.train_dense(config, model, dataset)  # for all shares
     for alpha, conv_alpha in todo:
-      stages = rewinding.chain(config, model, dataset, dense, alpha, conv_alpha)
+      stages = rewinding.chain(
+        config, model, dataset, dense, flow, alpha, conv_alpha
+      )
       seconds = 0.0
       points = []
       for stage in stages:
@@ -135,6 +141,7 @@ def measure(
   parameters count biases too, as the paper does.
   """
   params = stage.run.state.params
+  model_state = stage.run.state.model_state
   split = dataset.validation if config.validation_size else dataset.test
   masks = stage.masks
   if masks is None:
@@ -148,7 +155,7 @@ def measure(
   return {
     'iteration': stage.iteration,
     'epochs': (stage.iteration + 1) * config.epochs,
-    'accuracy': train.accuracy(model, params, split),
+    'accuracy': train.accuracy(model, params, split, model_state),
     'density': float(scl_jax.density(kernels)),
     'live': _live(kernels),
     'live_parameters': _live(masks),
@@ -163,6 +170,19 @@ def _live(masks: Any) -> int:
   return sum(int(n) for n in jax.tree.leaves(scl_jax.live_connections(masks)))
 
 
+def _check(config: ml_collections.ConfigDict) -> None:
+  """Before anything is read or trained."""
+  config_checks.check_numbers(config)
+  rewinding.check(config)
+  checks.check_whole('config.seeds', config.seeds, 1)
+  for name in config_checks.TARGETS:
+    if config.get(name) is not None:
+      raise ValueError(
+        f'config.{name}={config[name]} does not go with NNrelief, whose '
+        'density follows from config.alphas: leave it None.'
+      )
+
+
 def _shares(config: ml_collections.ConfigDict) -> list[tuple[float, float]]:
   """The pairs (α of dense layers, α of convolutions)."""
   alphas = tuple(float(a) for a in config.alphas)
@@ -172,14 +192,14 @@ def _shares(config: ml_collections.ConfigDict) -> list[tuple[float, float]]:
       'config.alphas must hold an α or more, and config.conv_alphas as many, '
       f'or none to take the same; got {alphas} and {config.conv_alphas}.'
     )
-  for name in ('iterations', 'examples'):
-    if config.nnrelief[name] < 1:
-      raise ValueError(
-        f'config.nnrelief.{name} must be >= 1, got {config.nnrelief[name]}.'
-      )
-  if config.seeds < 1:
-    raise ValueError(f'config.seeds must be >= 1, got {config.seeds}.')
-  return list(zip(alphas, conv_alphas, strict=True))
+  for name in ('alphas', 'conv_alphas'):
+    for value in config[name]:
+      checks.check_density(f'config.{name}', value)
+  shares = list(zip(alphas, conv_alphas, strict=True))
+  config_checks.check_distinct(
+    'config.alphas (with config.conv_alphas)', shares
+  )
+  return shares
 
 
 def _run(config: ml_collections.ConfigDict, workdir: str) -> str:

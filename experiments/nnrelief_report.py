@@ -58,7 +58,11 @@ def summarise(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     )
   return sorted(
     rows,
-    key=lambda row: (-(row['alpha'] or 2), row['iteration']),
+    key=lambda row: (
+      -(row['alpha'] or 2),
+      -(row['conv_alpha'] or 2),
+      row['iteration'],
+    ),
   )
 
 

@@ -15,19 +15,23 @@
 """A chain of networks: prune by activity, rewind, retrain, again."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from experiments import activity_pruning
-from experiments import augmentation
+from experiments import evaluation
 from experiments import flow as flow_lib
+from experiments import initial
 from experiments import input_pipeline
 from experiments import rules
 from experiments import train
 import scl_jax
+from scl_jax import activity
+from scl_jax import checks
+from scl_jax import nnrelief
 
 
 class Stage(NamedTuple):
@@ -42,6 +46,52 @@ class Stage(NamedTuple):
   iteration: int
   masks: Any
   run: train.Run
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises unless a chain of this config can be run, before it is.
+
+  Args:
+    config: With `nnrelief`, and `stream`.
+
+  Raises:
+    ValueError: If a field is out of range, with its name.
+  """
+  settings = config.nnrelief
+  for name in ('iterations', 'examples'):
+    checks.check_whole(f'config.nnrelief.{name}', settings[name], 1)
+  for name, choices in (('cut', nnrelief.Cut), ('norm', activity.Norm)):
+    checks.check_choice(
+      f'config.nnrelief.{name}', settings[name], get_args(choices)
+    )
+  if config.get('stream'):
+    raise ValueError('NNrelief needs config.stream=False: it picks examples.')
+
+
+def trace(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> flow_lib.Flow:
+  """Who feeds whom in the model, the same for all seeds.
+
+  Args:
+    config: See `chain`.
+    model: A Linen module.
+    dataset: For the shape of an image.
+
+  Returns:
+    A `Flow`.
+
+  Raises:
+    ValueError: If NNrelief does not support the model.
+  """
+  params, model_state = initial.initial_variables(config, model, dataset)
+  return activity_pruning.trace(
+    model,
+    {'params': params, **model_state},
+    jnp.zeros((1, *dataset.train.image_shape)),
+  )
 
 
 def train_dense(
@@ -59,38 +109,40 @@ def chain(
   model: Any,
   dataset: input_pipeline.Dataset,
   dense: Stage,
+  flow: flow_lib.Flow,
   alpha: float,
   conv_alpha: float,
 ) -> Iterator[Stage]:
   """Prunes and retrains, again and again.
 
+  Each training starts from the weights and the statistics of BatchNorm of the
+  seed; gates of joins stay as they were cut.
+
   Args:
     config: Its seed is that of `dense`.
-    model: A Linen module without normalisation.
-    dataset: The train split is used.
+    model: A Linen module, see `experiments.activity_pruning.prune`.
+    dataset: The train split is used, which must be in memory.
     dense: From `train_dense`.
+    flow: From `trace`.
     alpha: The share of activity that dense layers keep.
-    conv_alpha: The share that convolutions keep.
+    conv_alpha: The share that convolutions and joins keep.
 
   Yields:
     `dense`, and the stage after each iteration.
   """
   settings = config.nnrelief
-  if not isinstance(dataset.train, input_pipeline.Split):
-    raise ValueError('NNrelief needs config.stream=False: it picks examples.')
   rows = np.random.default_rng(config.seed).permutation(
     dataset.train.num_examples
   )[: settings.examples]
-  images = augmentation.scale(
-    jnp.asarray(dataset.train.images[rows]), dataset.train.scaling
-  )
+  images = evaluation.some_images(dataset.train.take(rows), len(rows))
+  params, model_state = initial.initial_variables(config, model, dataset)
   stage = dense
   yield stage
-  flow = flow_lib.trace(model, {'params': dense.run.state.params}, images)
   for iteration in range(1, settings.iterations + 1):
+    state = stage.run.state
     pruned = activity_pruning.prune(
       model,
-      {'params': stage.run.state.params},
+      {'params': state.params, **state.model_state},
       images,
       alpha=alpha,
       conv_alpha=conv_alpha,
@@ -98,12 +150,14 @@ def chain(
       norm=settings.norm,
       flow=flow,
     )
-    # The same seed is the same initial weights: that is the rewinding.
+    gates = {'gates': pruned.gates} if pruned.gates else {}
     run = train.fit(
       config,
       model,
       dataset.without_validation(),
       make_rule=lambda _, masks=pruned.masks: scl_jax.static_masks(masks),
+      params=params,
+      model_state={**model_state, **gates},
     )
     stage = Stage(iteration, pruned.masks, run)
     yield stage

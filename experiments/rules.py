@@ -59,6 +59,11 @@ def rule_of(
     ValueError: If the method is unknown, its arguments are bad, or it would
       ignore a target.
   """
+  if config.method == 'nnrelief':
+    raise ValueError(
+      "config.method='nnrelief' is no rule of one training: run "
+      'python -m experiments.nnrelief with this config.'
+    )
   if config.method not in (*RULES, *WITHOUT_MASKS):
     known = ', '.join(repr(name) for name in ('dense', *RULES, 'consensus'))
     raise ValueError(

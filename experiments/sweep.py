@@ -41,6 +41,7 @@ import optax
 import tqdm
 
 from experiments import command_line
+from experiments import config_checks
 from experiments import feeds
 from experiments import input_pipeline
 from experiments import models
@@ -81,6 +82,8 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         f'A sweep is over densities or penalties, and config.{name}='
         f'{config[name]} would go before them: train it by experiments.main.'
       )
+  for name in ('densities', 'penalties'):
+    config_checks.check_distinct(f'config.{name}', map(float, config[name]))
   todo = {
     (field, float(value), seed): _config_of(config, field, float(value), seed)
     for field, values in (

@@ -18,7 +18,7 @@ The scores of NNrelief (arXiv 2109.10795): a connection matters to a unit by its
 share of what comes into that unit on a batch. `scl_jax.nnrelief` cuts by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +28,9 @@ from jax.typing import ArrayLike
 import numpy as np
 
 Norm = Literal['mean_of_norms', 'norm_of_mean', 'sum_of_mean']
-Padding = str | Sequence[tuple[int, int]]
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+_PADDINGS = ('SAME', 'SAME_LOWER', 'VALID')
 
 
 class Incoming(NamedTuple):
@@ -67,10 +69,10 @@ def dense_scores(
     ValueError: If the shapes do not fit, or there is no example.
 
   Example:
-    >>> x = jnp.array([[1.0, -2.0], [3.0, 0.0]])
-    >>> dense_scores(jnp.array([[1.0], [-1.0]]), jnp.array([2.0]), x)
-    Incoming(kernel=Array([[0.4],
-           [0.2]], dtype=float32), bias=Array([0.4], dtype=float32))
+    >>> x = jnp.array([[2.0, -2.0], [2.0, 0.0]])
+    >>> dense_scores(jnp.array([[1.0], [-1.0]]), jnp.array([1.0]), x)
+    Incoming(kernel=Array([[0.5 ],
+           [0.25]], dtype=float32), bias=Array([0.25], dtype=float32))
   """
   kernel, inputs = _float32(kernel), _float32(inputs)
   if kernel.ndim != 2 or inputs.ndim != 2:
@@ -80,8 +82,9 @@ def dense_scores(
       f'{inputs.shape}.'
     )
   _check_shapes(kernel, bias, inputs)
-  strength = jnp.abs(kernel) * jnp.mean(jnp.abs(inputs), axis=0)[:, None]
-  return _shares(strength, None if bias is None else jnp.abs(_float32(bias)))
+  kernel, bias = _relative(kernel, bias)
+  images, reach = _split_scale(jnp.abs(inputs), (0,))
+  return _shares(kernel * jnp.mean(images, axis=0)[:, None], reach, bias)
 
 
 def conv_scores(
@@ -89,9 +92,9 @@ def conv_scores(
   bias: ArrayLike | None,
   inputs: ArrayLike,
   *,
-  strides: int | Sequence[int] = 1,
+  strides: int | Sequence[int] | None = 1,
   padding: Padding = 'SAME',
-  kernel_dilation: int | Sequence[int] = 1,
+  kernel_dilation: int | Sequence[int] | None = 1,
   norm: Norm = 'mean_of_norms',
 ) -> Incoming:
   r"""Importance of the kernels of a convolution.
@@ -109,9 +112,11 @@ def conv_scores(
     kernel: Weights, [*window, inputs, units].
     bias: [units]; `None` for a layer without.
     inputs: What the layer was applied to, [examples, *spatial, inputs].
-    strides: One for all spatial axes, or one each.
-    padding: `'SAME'`, `'VALID'` or (before, after) for each spatial axis.
-    kernel_dilation: One for all spatial axes, or one each.
+    strides: One for all spatial axes, or one each; `None` for 1.
+    padding: `'SAME'`, `'VALID'` or another by which `flax.linen.Conv` pads with
+      zeros: one number, or for each spatial axis a number or (before, after).
+      Not `'CIRCULAR'` and `'REFLECT'`.
+    kernel_dilation: One for all spatial axes, or one each; `None` for 1.
     norm: `'mean_of_norms'` is the paper's, above. The authors' code takes
       `'norm_of_mean'` for VGG and ResNet, the norm of the map's mean over the
       examples, and `'sum_of_mean'` for LeNet-5, the sum of that mean's entries
@@ -136,20 +141,23 @@ def conv_scores(
   window, (num_inputs, units) = kernel.shape[:-2], kernel.shape[-2:]
   strides = _for_each_axis('strides', strides, spatial)
   dilation = _for_each_axis('kernel_dilation', kernel_dilation, spatial)
-  reach = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
-  pads = _pads(padding, inputs.shape[1:-1], reach, strides)
-  images = jnp.pad(jnp.abs(inputs), [(0, 0), *pads, (0, 0)])
+  spans = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
+  pads = _pads(padding, inputs.shape[1:-1], spans, strides)
+  kernel, bias = _relative(kernel, bias)
+  images, reach = _split_scale(jnp.abs(inputs), range(inputs.ndim - 1))
+  images = jnp.pad(images, [(0, 0), *pads, (0, 0)])
   positions = [
     (size - length) // stride + 1
     for size, length, stride in zip(
-      images.shape[1:-1], reach, strides, strict=True
+      images.shape[1:-1], spans, strides, strict=True
     )
   ]
   if min(positions) < 1:
     raise ValueError(
       f'The window {window} does not fit into inputs {inputs.shape}.'
     )
-  taps = jnp.abs(kernel).reshape(-1, num_inputs, units)
+  # Of each kernel and each channel the largest entry is 1 before it is squared.
+  taps, sizes = _split_scale(kernel.reshape(-1, num_inputs, units), (0,))
 
   def patches(image):  # [*padded, inputs] -> [positions, inputs, taps]
     slices = []
@@ -193,11 +201,55 @@ def conv_scores(
       f'{norm!r}.'
     )
   return _shares(
-    strength, None if bias is None else bias_weight * jnp.abs(_float32(bias))
+    strength * sizes, reach, None if bias is None else bias_weight * bias
   )
 
 
-def _shares(strength: jax.Array, bias: jax.Array | None) -> Incoming:
+def _relative(
+  kernel: jax.Array, bias: ArrayLike | None
+) -> tuple[jax.Array, jax.Array | None]:
+  """Absolute values of what a unit has, divided by the largest of them."""
+  kernel = jnp.abs(kernel)
+  largest = kernel.max(axis=tuple(range(kernel.ndim - 1)), initial=0)
+  if bias is None:
+    return _divide(kernel, largest), None
+  bias = jnp.abs(_float32(bias))
+  largest = jnp.maximum(largest, bias)
+  return _divide(kernel, largest), _divide(bias, largest)
+
+
+def _split_scale(
+  array: jax.Array, axes: Iterable[int]
+) -> tuple[jax.Array, jax.Array]:
+  """Values >= 0 as values in [0, 1] and what they are to be multiplied by."""
+  largest = array.max(axis=tuple(axes))
+  return _divide(array, largest), largest
+
+
+def _divide(array: jax.Array, scale: jax.Array) -> jax.Array:
+  return array / jnp.broadcast_to(jnp.where(scale == 0, 1, scale), array.shape)
+
+
+def _shares(
+  strength: jax.Array, reach: jax.Array, bias: jax.Array | None
+) -> Incoming:
+  """Shares of `strength * reach`, of which neither the largest need be 1.
+
+  Args:
+    strength: [inputs, units], at most about 1.
+    reach: How large each input gets, [inputs].
+    bias: Its strength, [units].
+
+  Returns:
+    The scores.
+  """
+  largest = reach.max(initial=0)[None]
+  if bias is not None:
+    # Small inputs stay small beside a bias; without one only ratios matter.
+    largest = jnp.where(bias > 0, jnp.maximum(largest, 1), largest)
+    bias = _divide(bias, largest)
+  reach = jnp.broadcast_to(reach[:, None], strength.shape)
+  strength = strength * _divide(reach, largest)
   total = strength.sum(axis=0)
   if bias is not None:
     total = total + bias
@@ -230,31 +282,45 @@ def _check_shapes(
 
 
 def _for_each_axis(name: str, value: Any, count: int) -> tuple[int, ...]:
-  values = (value,) * count if isinstance(value, int) else tuple(value)
-  if len(values) != count or any(v < 1 for v in values):
+  if value is None:
+    value = 1
+  is_many = isinstance(value, Sequence | np.ndarray)
+  values = tuple(value) if is_many else (value,) * count
+  if len(values) != count or not all(_is_whole(v, 1) for v in values):
     raise ValueError(
-      f'{name} must be one whole number >= 1, or {count} of them, got {value}.'
+      f'{name} must be one whole number >= 1, or {count} of them, got '
+      f'{value!r}.'
     )
-  return values
+  return tuple(int(v) for v in values)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+  return isinstance(value, int | np.integer) and int(value) >= least
 
 
 def _pads(
-  padding: Padding,
+  padding: Any,
   spatial: Sequence[int],
-  reach: Sequence[int],
+  spans: Sequence[int],
   strides: Sequence[int],
 ) -> list[tuple[int, int]]:
+  """(before, after) for each axis; `spans` are the windows with their gaps."""
   if isinstance(padding, str):
-    if padding not in ('SAME', 'VALID'):
-      raise ValueError(
-        "padding must be 'SAME', 'VALID' or (before, after) for each spatial "
-        f'axis, got {padding!r}.'
-      )
-    return list(jax.lax.padtype_to_pads(spatial, reach, strides, padding))
-  pads = [(int(before), int(after)) for before, after in padding]
-  if len(pads) != len(spatial) or any(min(pair) < 0 for pair in pads):
+    if padding == 'CAUSAL' and len(spatial) == 1:
+      return [(spans[0] - 1, 0)]
+    if padding.upper() in _PADDINGS:
+      return list(jax.lax.padtype_to_pads(spatial, spans, strides, padding))
+  pads = [padding] * len(spatial) if _is_whole(padding, 0) else padding
+  try:
+    pairs = [(p, p) if _is_whole(p, 0) else tuple(p) for p in pads]
+  except TypeError:
+    pairs = []
+  if len(pairs) != len(spatial) or not all(
+    len(pair) == 2 and all(_is_whole(p, 0) for p in pair) for pair in pairs
+  ):
     raise ValueError(
-      f'padding must hold (before, after), >= 0, for {len(spatial)} spatial '
-      f'axes, got {padding}.'
+      f'padding must be one of {", ".join(map(repr, _PADDINGS))}, of one axis '
+      "also 'CAUSAL', a number >= 0, or a number or (before, after) each "
+      f'for {len(spatial)} spatial axes; got {padding!r}.'
     )
-  return pads
+  return [(int(before), int(after)) for before, after in pairs]

@@ -107,3 +107,23 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
   if value not in choices:
     listed = ', '.join(repr(choice) for choice in choices)
     raise ValueError(f'{name} must be one of {listed}; got {value!r}.')
+
+
+def check_finite(name: str, value: Any) -> None:
+  """Raises if an array holds a NaN or an infinity; what is traced may.
+
+  Args:
+    name: The argument, for the message.
+    value: The array.
+
+  Raises:
+    ValueError: If it holds one.
+  """
+  if isinstance(value, core.Tracer):
+    return
+  bad = np.size(value) - int(np.isfinite(np.asarray(value, float)).sum())
+  if bad:
+    raise ValueError(
+      f'{name} must be finite, but {bad} of its {np.size(value)} entries are '
+      'NaN or infinite.'
+    )

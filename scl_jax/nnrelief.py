@@ -28,7 +28,7 @@ differs from it in two places, which are options: `cut` of `keep_share` and
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,10 +58,13 @@ def keep_share(
       connections of a unit.
 
   Returns:
-    Masks, float32; all 0 for a unit whose scores are all 0.
+    Masks, float32; all 0 for a unit whose scores are all 0. Where scores cannot
+    be looked at, under `jax.jit`, a unit of which one is not finite has masks
+    of NaN.
 
   Raises:
-    ValueError: If α is out of range, `cut` unknown or a unit has no input.
+    ValueError: If α is out of range, `cut` unknown, a unit has no input, the
+      shapes do not fit or a score is not finite.
 
   Example:
     >>> scores = Incoming(jnp.array([[0.5], [0.1], [0.4]]), None)
@@ -69,9 +72,11 @@ def keep_share(
     Array([1., 0., 1.], dtype=float32)
   """
   checks.check_scalar('alpha', alpha, lambda a: 0 < a <= 1, 'in (0, 1]')
+  scores = _checked('scores', scores)
   everything = scores.kernel
   if scores.bias is not None:
     everything = jnp.concatenate([everything, scores.bias[None]])
+  checks.check_finite('scores', everything)
   if not len(everything):
     raise ValueError(f'scores has no inputs: its kernel is {everything.shape}.')
   rising = jnp.sort(everything, axis=0)
@@ -91,7 +96,9 @@ def keep_share(
     keep = everything > jnp.take_along_axis(falling, following, axis=0)
   else:
     raise ValueError(f"cut must be 'paper' or 'released', got {cut!r}.")
-  masks = keep.astype(jnp.float32)
+  # Else comparisons with NaN would close all of the unit, unnoticed.
+  is_known = jnp.isfinite(everything).all(axis=0, keepdims=True)
+  masks = jnp.where(is_known, keep.astype(jnp.float32), jnp.nan)
   if scores.bias is None:
     return Incoming(masks, None)
   return Incoming(masks[:-1], masks[-1])
@@ -114,10 +121,13 @@ def join_masks(
 
   Returns:
     Masks of the sum as a layer whose inputs are the channels of the branch and
-    then those of the shortcut: a kernel [2 channels, channels].
+    then those of the shortcut: a kernel [2 channels, channels]. Where values
+    cannot be looked at, under `jax.jit`, channels that are not finite have
+    masks of NaN.
 
   Raises:
-    ValueError: If the shapes differ or α is out of range.
+    ValueError: If the shapes differ, there is no example, α is out of range or
+      a side is not finite.
   """
   checks.check_scalar('alpha', alpha, lambda a: 0 < a <= 1, 'in (0, 1]')
   branch, shortcut = (
@@ -128,17 +138,33 @@ def join_masks(
       f'branch and shortcut must have one shape, got {branch.shape} and '
       f'{shortcut.shape}.'
     )
+  if branch.ndim < 2 or not len(branch):
+    raise ValueError(
+      'branch and shortcut must be [examples, *spatial, channels], with an '
+      f'example or more; got {branch.shape}.'
+    )
+  checks.check_finite('branch', branch)
+  checks.check_finite('shortcut', shortcut)
+  # Only ratios matter; squares of what is at most 1 do not overflow.
+  axes = tuple(range(branch.ndim - 1))
+  largest = jnp.maximum(
+    *(jnp.abs(s).max(axes, keepdims=True) for s in (branch, shortcut))
+  )
+  largest = jnp.where(largest == 0, 1, largest)
   sides = []
   for side in (branch, shortcut):
-    mean = jnp.mean(jnp.abs(side), axis=0).reshape(-1, side.shape[-1])
+    mean = jnp.mean(jnp.abs(side) / largest, axis=0).reshape(-1, side.shape[-1])
     sides.append(jnp.linalg.norm(mean, axis=0))
-  limit = (1 - alpha) * (sides[0] + sides[1])
-  return Incoming(
-    jnp.concatenate(
-      [jnp.diag((s >= limit).astype(jnp.float32)) for s in sides]
-    ),
-    None,
-  )
+  total = sides[0] + sides[1]
+  masks = [
+    jnp.where(
+      jnp.isfinite(total),
+      (s >= (1 - alpha) * total).astype(jnp.float32),
+      jnp.nan,
+    )
+    for s in sides
+  ]
+  return Incoming(jnp.concatenate([jnp.diag(mask) for mask in masks]), None)
 
 
 def remove_units(masks: Incoming, keep: ArrayLike) -> Incoming:
@@ -151,12 +177,17 @@ def remove_units(masks: Incoming, keep: ArrayLike) -> Incoming:
   Returns:
     The masks, 0 at the inputs and the bias of the others.
 
+  Raises:
+    ValueError: If the shapes do not fit, or `keep` is not of bools.
+
   Example:
     >>> remove_units(Incoming(jnp.ones((2, 2)), None), [True, False]).kernel
     Array([[1., 0.],
            [1., 0.]], dtype=float32)
   """
-  factor = jnp.asarray(keep).astype(masks.kernel.dtype)
+  masks = _checked('masks', masks)
+  keep = _bools('keep', keep, masks.kernel.shape[1:])
+  factor = keep.astype(masks.kernel.dtype)
   return Incoming(
     masks.kernel * factor[None],
     None if masks.bias is None else masks.bias * factor,
@@ -184,7 +215,8 @@ def backward_sweep(
     The masks after the sweep, and which units of each layer are read.
 
   Raises:
-    ValueError: If a pair names an unknown layer or not an earlier one first.
+    ValueError: If a pair names an unknown layer or not an earlier one first,
+      `in_output` an unknown one, or shapes or dtypes do not fit.
 
   Example:
     >>> masks = {
@@ -206,13 +238,55 @@ bias=Array([1., 0.], dtype=float32))
         f'feeds holds {pair}, but must hold pairs (layer, later layer) of '
         f'{names}, in this order.'
       )
-  swept, read = dict(masks), {}
+  unknown = set(in_output) - set(names)
+  if unknown:
+    raise ValueError(
+      f'in_output names {sorted(unknown)}, but the layers are {names}.'
+    )
+  swept = {n: _checked(f'masks[{n!r}]', layer) for n, layer in masks.items()}
+  sizes = {name: layer.kernel.shape for name, layer in swept.items()}
+  matrices = {
+    pair: _bools(
+      f'feeds[{pair}]', matrix, (sizes[pair[0]][1], sizes[pair[1]][0])
+    )
+    for pair, matrix in feeds.items()
+  }
+  read = {}
   for name in reversed(names):
-    units = masks[name].kernel.shape[1]
-    read[name] = jnp.asarray(in_output.get(name, jnp.zeros(units, bool)))
-    for (source, target), matrix in feeds.items():
+    units = sizes[name][1:]
+    read[name] = _bools(
+      f'in_output[{name!r}]', in_output.get(name, jnp.zeros(units, bool)), units
+    )
+    for (source, target), matrix in matrices.items():
       if source == name:
         live = jnp.any(swept[target].kernel != 0, axis=1)
-        read[name] |= jnp.any(jnp.asarray(matrix) & live[None], axis=1)
-    swept[name] = remove_units(masks[name], read[name])
+        read[name] |= jnp.any(matrix & live[None], axis=1)
+    swept[name] = remove_units(swept[name], read[name])
   return swept, read
+
+
+def _checked(name: str, incoming: Any) -> Incoming:
+  """Kernel and bias as arrays whose shapes fit; a plain pair will do."""
+  if not isinstance(incoming, tuple) or len(incoming) != 2:
+    raise ValueError(
+      f'{name} must be an Incoming, kernel [inputs, units] and bias [units] or '
+      f'None; got {type(incoming).__name__}.'
+    )
+  kernel, bias = incoming
+  kernel = jnp.asarray(kernel)
+  bias = None if bias is None else jnp.asarray(bias)
+  if kernel.ndim != 2 or (bias is not None and bias.shape != kernel.shape[1:]):
+    raise ValueError(
+      f'{name} must have a kernel [inputs, units] and a bias [units] or None; '
+      f'got {kernel.shape} and {None if bias is None else bias.shape}.'
+    )
+  return Incoming(kernel, bias)
+
+
+def _bools(name: str, value: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+  array = jnp.asarray(value)
+  if array.shape != shape or array.dtype != bool:
+    raise ValueError(
+      f'{name} must be bool {shape}, got {array.dtype} {array.shape}.'
+    )
+  return array

@@ -14,6 +14,7 @@
 # ==============================================================================
 """Tests of activity.py."""
 
+from flax import linen as nn
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -193,6 +194,13 @@ class TestConvScores:
     [
       ({'padding': 'CIRCULAR'}, "got 'CIRCULAR'"),
       ({'padding': ((1, 1),)}, 'for 2 spatial axes'),
+      ({'padding': (1, 1, 1)}, 'for 2 spatial axes'),
+      ({'padding': (1, -1)}, 'number >= 0'),
+      ({'padding': 1.0}, 'got 1.0'),
+      ({'padding': None}, 'got None'),
+      ({'padding': 'CAUSAL'}, "got 'CAUSAL'"),
+      ({'strides': 2.0}, 'strides must be .*got 2.0'),
+      ({'strides': 'two'}, "strides must be .*got 'two'"),
       ({'strides': (1, 2, 3)}, 'strides must be one whole number >= 1, or 2'),
       ({'kernel_dilation': 0}, 'kernel_dilation'),
       ({'norm': 'max'}, "got 'max'"),
@@ -204,6 +212,46 @@ class TestConvScores:
       activity.conv_scores(
         np.ones((3, 3, 2, 4)), None, np.ones((1, 5, 5, 2)), **arguments
       )
+
+  @pytest.mark.parametrize(
+    'options',
+    [
+      {'padding': 1},
+      {'padding': (1, 2)},
+      {'padding': ((1, 0), 2)},
+      {'padding': 'same'},
+      {'padding': 'SAME_LOWER', 'strides': 2},
+      {'strides': None, 'kernel_dilation': None},
+      {'strides': (1, 2), 'padding': 'valid'},
+      {'kernel_size': (3,), 'padding': 'CAUSAL'},
+      {'kernel_size': (3,), 'padding': 'CAUSAL', 'kernel_dilation': 2},
+    ],
+  )
+  def test_what_flax_takes(self, options):
+    """With one input channel the score is the norm of what the layer gives."""
+    options = {'kernel_size': (3, 2), **options}
+    size = options.pop('kernel_size')
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(2, *(6, 5)[: len(size)], 1))
+    x = jnp.asarray(x, jnp.float32)
+    layer = nn.Conv(2, size, **options)
+    kernel = jnp.asarray(rng.uniform(size=(*size, 1, 2)), jnp.float32)
+    bias = jnp.array([1.0, 2.0])
+    none = {'params': {'kernel': kernel, 'bias': jnp.zeros(2)}}
+    maps = np.asarray(layer.apply(none, x))
+    axes = tuple(range(1, maps.ndim - 1))
+    strength = np.sqrt((maps**2).sum(axes)).mean(0)
+    of_bias = np.asarray(bias) * np.sqrt(maps[0, ..., 0].size)
+    scores = activity.conv_scores(kernel, bias, x, **options)
+    np.testing.assert_allclose(
+      scores.kernel[0], strength / (strength + of_bias), rtol=1e-5
+    )
+
+  def test_strides_of_numpy(self):
+    kernel, x = np.ones((3, 3, 2, 4)), np.ones((1, 5, 5, 2))
+    one = activity.conv_scores(kernel, None, x, strides=np.int64(2))
+    two = activity.conv_scores(kernel, None, x, strides=np.array([2, 2]))
+    np.testing.assert_array_equal(one.kernel, two.kernel)
 
   def test_bad_shapes(self):
     with pytest.raises(ValueError, match='in groups are not supported'):

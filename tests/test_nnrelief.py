@@ -14,6 +14,7 @@
 # ==============================================================================
 """Tests of nnrelief.py."""
 
+import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -136,6 +137,63 @@ class TestKeepShare:
       _keep(exact, alpha).kernel, masks.kernel[order]
     )
 
+  @hypothesis.given(seed=_SEEDS)
+  @hypothesis.settings(max_examples=8)
+  @pytest.mark.parametrize('scale', [-1e-36, 1e-21, 1e19, 1e36])
+  @pytest.mark.parametrize('norm', ['dense', *activity.Norm.__args__])
+  def test_the_scale_of_a_unit_within_all_of_float32(self, seed, scale, norm):
+    kernel, bias, x = _layer(seed)
+    # Nothing smaller than a normal number: XLA takes that for 0.
+    kernel, bias = (np.where(abs(a) < 0.05, 0, a) for a in (kernel, bias))
+    scales = np.float32([1, scale, 1, scale])
+    score = activity.dense_scores
+    if norm != 'dense':
+      kernel = kernel.reshape(3, 2, 4)
+      x = np.abs(x).reshape(5, 3, 2)
+      score = functools.partial(activity.conv_scores, norm=norm)
+    plain, scaled = (
+      score(kernel, bias, x),
+      score(kernel * scales, bias * scales, x),
+    )
+    np.testing.assert_allclose(_stack(scaled), _stack(plain), rtol=1e-4)
+    for alpha in (0.55, 1.0):
+      one, two = (_stack(_keep(scores, alpha)) for scores in (plain, scaled))
+      sums = np.sort(_stack(plain), axis=0).cumsum(axis=0)
+      # But where a cut hangs on the last places.
+      safe = (abs(sums - (1 - alpha)) > 1e-4).all(axis=0) | (alpha == 1)
+      np.testing.assert_array_equal(one[:, safe], two[:, safe])
+
+  @pytest.mark.parametrize('scale', [1e-36, 1e-21, 1e19, 1e37])
+  def test_the_scale_of_the_inputs(self, scale):
+    kernel, _, x = _layer(0)
+    plain, scaled = (
+      _score(kernel, None, x * np.float32(s)) for s in (1, scale)
+    )
+    np.testing.assert_allclose(scaled.kernel, plain.kernel, rtol=1e-5)
+    plain, scaled = (
+      activity.conv_scores(kernel[None], None, x[:, None] * np.float32(s))
+      for s in (1, scale)
+    )
+    np.testing.assert_allclose(scaled.kernel, plain.kernel, rtol=1e-5)
+
+  @pytest.mark.parametrize('cut', nnrelief.Cut.__args__)
+  def test_scores_that_are_not_finite(self, cut):
+    for bad in (np.nan, np.inf):
+      scores = Incoming(jnp.array([[0.5, bad], [0.5, 0.1]]), jnp.zeros(2))
+      with pytest.raises(ValueError, match='scores must be finite, but 1 of'):
+        nnrelief.keep_share(scores, 0.9, cut=cut)
+      masks = _keep(scores, 0.9, cut=cut)  # under jit
+      assert np.isfinite(_stack(masks)[:, 0]).all()
+      assert np.isnan(_stack(masks)[:, 1]).all()
+
+  def test_shapes_that_do_not_fit(self):
+    kernel = jnp.ones((3, 2))
+    pair: Any = (kernel, None)
+    assert nnrelief.keep_share(pair, 1.0).kernel.all()
+    for bad in ((kernel, jnp.ones(3)), (jnp.ones(3), None), kernel):
+      with pytest.raises(ValueError, match=r'scores must .*\[inputs, units\]'):
+        nnrelief.keep_share(bad, 0.9)
+
   def test_ties(self):
     scores = Incoming(jnp.full((4, 1), 0.25), None)
     assert nnrelief.keep_share(scores, 0.5).kernel.sum() == 4
@@ -183,6 +241,29 @@ class TestJoinMasks:
   def test_bad_arguments(self):
     with pytest.raises(ValueError, match=r'one shape, got \(2, 3\) and'):
       nnrelief.join_masks(np.ones((2, 3)), np.ones((2, 4)), 0.9)
+    for side in (np.ones(3), np.float32(1), np.ones((0, 3))):
+      with pytest.raises(ValueError, match=r'must be \[examples, \*spatial'):
+        nnrelief.join_masks(side, side, 0.9)
+
+  @pytest.mark.parametrize('scale', [1e-30, 1e30])
+  def test_sides_of_any_size(self, scale):
+    branch, shortcut = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    shortcut[:, :2] *= 0.01
+    masks = nnrelief.join_masks(branch, shortcut, 0.9)
+    scaled = nnrelief.join_masks(branch * scale, shortcut * scale, 0.9)
+    np.testing.assert_array_equal(masks.kernel, scaled.kernel)
+    assert masks.kernel.any()
+
+  def test_sides_that_are_not_finite(self):
+    good = jnp.ones((2, 3))
+    bad = good.at[0, 1].set(jnp.nan)
+    with pytest.raises(ValueError, match='shortcut must be finite'):
+      nnrelief.join_masks(good, bad, 0.9)
+    with pytest.raises(ValueError, match='branch must be finite'):
+      nnrelief.join_masks(bad, good, 0.9)
+    masks = jax.jit(nnrelief.join_masks)(good, bad, 0.9)
+    sides = masks.kernel.reshape(2, 3, 3).diagonal(axis1=1, axis2=2)
+    np.testing.assert_array_equal(sides, [[1, np.nan, 1]] * 2)
 
 
 class TestBackwardSweep:
@@ -238,6 +319,30 @@ class TestBackwardSweep:
     for pair in (('b', 'a'), ('a', 'x'), ('a', 'a')):
       with pytest.raises(ValueError, match='pairs'):
         nnrelief.backward_sweep(masks, {pair: np.eye(1, dtype=bool)}, {})
+
+  @pytest.mark.parametrize(
+    ('feed', 'in_output', 'message'),
+    [
+      (np.eye(2, dtype=bool), {'lats': [True]}, r"in_output names \['lats'\]"),
+      (np.eye(2, dtype=bool), {'b': [True]}, r"in_output\['b'\] must be bool"),
+      (np.eye(2), {'b': [True] * 3}, r'must be bool \(2, 2\), got float'),
+      (np.eye(3, dtype=bool), {'b': [True] * 3}, r'got bool \(3, 3\)'),
+      (np.ones(2, dtype=bool), {'b': [True] * 3}, r'got bool \(2,\)'),
+    ],
+  )
+  def test_what_does_not_fit(self, feed, in_output, message):
+    masks = {
+      'a': Incoming(jnp.ones((1, 2)), None),
+      'b': Incoming(jnp.ones((2, 3)), None),
+    }
+    with pytest.raises(ValueError, match=message):
+      nnrelief.backward_sweep(masks, {('a', 'b'): feed}, in_output)
+
+  def test_units_to_keep_must_be_as_many(self):
+    masks = Incoming(jnp.ones((2, 2)), None)
+    for keep in ([True], True, [True] * 3, [1.0, 0.0]):
+      with pytest.raises(ValueError, match=r'keep must be bool \(2,\)'):
+        nnrelief.remove_units(masks, keep)
 
 
 def test_masked_weights_stay_zero_through_momentum_and_weight_decay():

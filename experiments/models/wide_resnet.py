@@ -25,6 +25,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.models import join
 from experiments.models import layers
 
 
@@ -64,6 +65,7 @@ class WideResNet(nn.Module):
         if not block:  # the shortcut branches off behind the activation
           x = conv(features, (1, 1), stride)(y)
         y = conv(features, (3, 3), stride)(y)
-        x += conv(features, (3, 3))(nn.relu(norm()(y)))
+        y = conv(features, (3, 3))(nn.relu(norm()(y)))
+        x = join.Join()(y, x)
     x = nn.relu(norm()(x)).mean(axis=(1, 2))
     return nn.Dense(self.num_classes, dtype=self.dtype)(x)

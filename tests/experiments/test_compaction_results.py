@@ -74,6 +74,11 @@ def test_table():
   )
 
 
+def test_a_density_that_is_there_twice(tmp_path):
+  with pytest.raises(ValueError, match=r'config\.densities .*got 0.1 twice'):
+    compaction.experiment(short_config(densities=(0.1, 0.1)), str(tmp_path))
+
+
 def test_nothing_to_do(tmp_path):
   with pytest.raises(ValueError, match='nothing to train'):
     compaction.experiment(short_config(densities=()), str(tmp_path))

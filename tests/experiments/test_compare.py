@@ -203,6 +203,8 @@ class TestSearch:
     ({'methods': ('shuffled', 'snip')}, "but not 'scl'"),
     ({'methods': ()}, 'methods must not be empty'),
     ({'densities': ()}, r'compare\.densities must not be empty'),
+    ({'densities': (0.5, 0.5)}, r'compare\.densities .*got 0.5 twice'),
+    ({'methods': ('snip', 'snip')}, r"compare\.methods .*got 'snip' twice"),
     ({'seeds': 0}, 'seeds must be >= 1, got 0'),
     # The trials would be judged on the test split.
     ({'tuning_examples': 0}, 'tuning_examples must be >= 1, got 0'),

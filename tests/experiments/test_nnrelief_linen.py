@@ -16,6 +16,7 @@
 
 import json
 
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,14 @@ import pytest
 from experiments import activity_pruning
 from experiments import flow
 from experiments import nnrelief
+from experiments import nnrelief_report
 from experiments import rewinding
+from experiments import train
 from experiments.configs import mnist_lenet5_nnrelief
 from experiments.configs import mnist_lenet300_nnrelief
 from experiments.models import join
+from experiments.models import layers
+from experiments.models import wide_resnet
 import scl_jax
 from scl_jax import tree as tree_lib
 
@@ -192,6 +197,35 @@ class TestPrune:
     densities = [float(scl_jax.density(p.masks)) for p in (first, second)]
     assert densities[1] < densities[0] < 0.9
 
+  def test_conv3x3_is_a_convolution(self):
+    """On maps where it gathers windows and where it does not."""
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(5, 4, 4, 2)))
+
+    def pruned(conv):
+      pool = layers.max_pool_2x2
+      model = layers_of(
+        conv(6), nn.relu, pool, conv(4), lambda x: x.sum((1, 2)), nn.Dense(3)
+      )
+      variables = model.init(jax.random.key(0), images)
+      return self.prune((model, variables, images), conv_alpha=0.6).masks
+
+    plain = lambda features: nn.Conv(features, (3, 3), use_bias=False)
+    masks = pruned(layers.Conv3x3)
+    chex.assert_trees_all_equal(masks, pruned(plain))
+    assert 0 < scl_jax.density(masks) < 0.7
+
+  def test_preactivation_blocks(self):
+    """Joins that feed a normalisation and the next join."""
+    model = wide_resnet.WideResNet(depth=10, width=1)
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 8, 8, 3)))
+    variables = model.init(jax.random.key(0), images)
+    small = model, variables, images
+    pruned = self.prune(small, alpha=1.0, conv_alpha=1.0)
+    assert scl_jax.density(pruned.masks) < 0.9  # with some dead filters
+    np.testing.assert_allclose(
+      self.apply(small, pruned), model.apply(variables, images), rtol=1e-4
+    )
+
   def test_the_released_cut_keeps_less(self, small):
     options = {'cut': 'released', 'norm': 'norm_of_mean'}
     paper = self.prune(small, alpha=1.0, conv_alpha=1.0)
@@ -280,15 +314,39 @@ class TestExperiment:
     [
       ({'alphas': ()}, 'config.alphas must hold'),
       ({'conv_alphas': (0.9,)}, 'as many'),
-      ({'nnrelief': {'iterations': 0}}, 'iterations must be >= 1, got 0'),
-      ({'seeds': 0}, 'config.seeds must be >= 1, got 0'),
+      ({'nnrelief': {'iterations': 0}}, 'iterations must be .* >= 1, got 0'),
+      ({'seeds': 0}, 'config.seeds must be a whole number >= 1, got 0'),
+      ({'alphas': (0.9, 1.5)}, r'config.alphas must be in \(0, 1\], got 1.5'),
+      ({'alphas': (0.9,), 'conv_alphas': (0.0,)}, 'config.conv_alphas must be'),
+      ({'alphas': (0.9, 0.9)}, 'config.alphas .* everything once'),
+      ({'nnrelief': {'cut': 'paperr'}}, "config.nnrelief.cut .*'paper'"),
+      ({'nnrelief': {'norm': 'q'}}, "config.nnrelief.norm .*got 'q'"),
+      ({'stream': True}, 'config.stream=False'),
+      ({'target_density': 0.05}, 'config.target_density=0.05 does not go'),
+      ({'target_macs': 0.05}, 'config.target_macs=0.05 does not go'),
+      ({'layer_densities': (('.*', 0.1),)}, 'config.layer_densities='),
+      ({'model': 'gated_resnet8', 'image_size': 16}, 'Gate_0/mlp'),
     ],
   )
-  def test_bad_configs(self, tmp_path, fields, message):
+  def test_bad_configs(self, tmp_path, monkeypatch, fields, message):
+    """All of them before anything is trained."""
+    monkeypatch.setattr(train, 'fit', lambda *_, **__: pytest.fail('trained'))
     config = short_config()
     config.update(fields)
     with pytest.raises(ValueError, match=message):
       nnrelief.experiment(config, str(tmp_path))
+
+  def test_rows_of_one_pair_of_shares_stay_together(self):
+    names = ('accuracy', 'density', 'live', 'live_parameters', 'epochs')
+    points = [
+      {'alpha': 0.9, 'conv_alpha': c, 'iteration': i, 'seed': 0, 'seconds': 1}
+      | dict.fromkeys(names, 1.0)
+      for c in (0.5, 0.8)
+      for i in (2, 1, 0)
+    ]
+    rows = nnrelief_report.summarise(points)
+    found = [(row['conv_alpha'], row['iteration']) for row in rows]
+    assert found == [(None, 0), (0.8, 1), (0.8, 2), (0.5, 1), (0.5, 2)]
 
   def test_refuses_the_results_of_another_config(self, tmp_path):
     (tmp_path / 'results.json').write_text(

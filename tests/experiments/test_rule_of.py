@@ -85,6 +85,11 @@ def test_the_dense_network_beside_a_sparse_one(target):
   assert rules.rule_of(config, 100) is None
 
 
+def test_nnrelief_has_a_command_of_its_own():
+  with pytest.raises(ValueError, match='run python -m experiments'):
+    rules.rule_of(config_of(method='nnrelief'), 100)
+
+
 def test_where_chains_start():
   """From the dense network, whatever the density that is asked for."""
   config = config_of(target_density=0.3)

@@ -307,6 +307,13 @@ class TestSweep:
     with pytest.raises(ValueError, match='nothing to train'):
       sweep.sweep(config, str(tmp_path))
 
+  @pytest.mark.parametrize('name', ['densities', 'penalties'])
+  def test_nothing_is_there_twice(self, tmp_path, name):
+    config = self.config()
+    config[name] = (0.5, 0.2, 0.5)
+    with pytest.raises(ValueError, match=f'config.{name} .*got 0.5 twice'):
+      sweep.sweep(config, str(tmp_path))
+
   def test_a_target_of_another_kind(self, tmp_path):
     config = self.config()
     config.target_macs = 0.1
