@@ -47,6 +47,7 @@ import tqdm
 from experiments import artifacts
 from experiments import command_line
 from experiments import compact
+from experiments import config_checks
 from experiments import evaluation
 from experiments import filters
 from experiments import gating
@@ -80,14 +81,17 @@ def consensus(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, a method is unknown, the model has no
-      gates, or the workdir holds the results of another config.
+    ValueError: If there is nothing to do, a method is unknown, something is
+      named twice, the model has no gates, or the workdir holds the results of
+      another config.
   """
   methods = tuple(config.methods) or METHODS
   if not set(methods) <= set(METHODS):
     raise ValueError(
       f'config.methods must be among {", ".join(METHODS)}; got {methods}.'
     )
+  config_checks.check_distinct('config.methods', methods)
+  config_checks.check_distinct('config.densities', map(float, config.densities))
   todo = [
     (method, share, seed)
     for seed in range(config.seeds)
