@@ -102,6 +102,20 @@ def sparsify(
 
   After each step `params` hold exact zeros where the masks are 0.
 
+  What changes gradients may stand before `sparsify` or within; what changes
+  updates stands within, the learning rate, decay and scale included. Nothing of
+  that kind may follow or surround it: the state owns the weights, so an update
+  that was rescaled afterwards (`chain(sparsify(scale_by_adam(), rule),
+  scale(-0.01))`), or params that are evaluated elsewhere (`lookahead`,
+  `schedule_free` and `mechanize` around it), are undone by the next step,
+  without a word. The evaluation weights of a schedule-free optimizer within are
+  dense; `apply_masks(eval_params, get_masks(state))` prunes them.
+
+  A line search within (`optax.lbfgs`) judges a step before masks act on it.
+  Under `static_masks` that is exact. Under masks that move, or have moved, take
+  value and gradient from `jax.value_and_grad` in each step: those of
+  `optax.value_and_grad_from_state` are of other params.
+
   Args:
     optimizer: Any optax optimizer. It sees the gradients of live connections
       and the effective parameters, so clipping and weight decay act on what is

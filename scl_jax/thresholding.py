@@ -66,7 +66,9 @@ def keep_highest(
   preferred; the first that is too dear ends it.
 
   Args:
-    scores: Floating-point arrays without NaN, `None` elsewhere.
+    scores: Floating-point arrays without NaN, `None` elsewhere. They are
+      compared in float32, also where JAX has float64: what differs in later
+      digits only is equal.
     budget: What may be kept in all, a whole number >= 0; or a tree like
       `scores` of what may be kept of each leaf.
     costs: The cost of each entry, a tree like `scores` of whole numbers >= 1
