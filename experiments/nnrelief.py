@@ -93,12 +93,14 @@ def experiment(
   )
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
-  flow = rewinding.trace(config, model, dataset)
+  flow = None
   done = {(p['alpha'], p['conv_alpha'], p['seed']) for p in report['points']}
   for seed in tqdm.trange(config.seeds, unit='seed', disable=None):
     todo = [share for share in shares if (*share, seed) not in done]
     if not todo:
       continue
+    if flow is None:  # before anything is trained
+      flow = rewinding.trace(config, model, dataset)
     config.seed = seed
     dense = rewinding.train_dense(config, model, dataset)  # for all shares
     for alpha, conv_alpha in todo:
