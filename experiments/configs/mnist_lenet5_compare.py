@@ -22,7 +22,6 @@ Run it with:
 
 A run takes about a minute of one CPU core, and the plan has about 230. With
 more time, `--config.epochs=10 --config.nnrelief.iterations=4` trains for long.
-NNrelief was not run so far (`docs/results.md`).
 """
 
 from typing import Any
