@@ -39,10 +39,10 @@ def load(
   ignore: Sequence[str],
   empty: Mapping[str, Any],
 ) -> dict[str, Any]:
-  """The report so far, or a new one.
+  """The report so far, or a new one, in a folder that can be written to.
 
   Args:
-    workdir: Where `results.json` is, or will be.
+    workdir: Where `results.json` is, or will be; made if it is not there.
     config: The config of the runs to come.
     module: The module that runs them, for the report's list of commands.
     ignore: Fields, by dotted name, that differ between runs of one report or
@@ -54,11 +54,15 @@ def load(
 
   Raises:
     ValueError: If the file holds the results of another config.
+    OSError: If the folder cannot be made or written to.
   """
   path = os.path.join(workdir, 'results.json')
   settings = _without(json.loads(config.to_json()), ignore)
   command = artifacts.command(module)
   if not os.path.exists(path):
+    os.makedirs(workdir, exist_ok=True)  # now, not after the first run
+    if not os.access(workdir, os.W_OK):
+      raise PermissionError(f'--workdir={workdir} cannot be written to.')
     return {
       'commands': [command],
       'config': settings,
@@ -84,7 +88,6 @@ def load(
 
 def save(workdir: str, report: Mapping[str, Any]) -> None:
   """Writes a report as `results.json`, at once."""
-  os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, 'results.json')
   artifacts.write_text(path, json.dumps(report, indent=1))
 

@@ -14,6 +14,7 @@
 # ==============================================================================
 """Eight fake devices, quick compiles, strict promotion, and properties."""
 
+import gc
 import os
 
 # Before JAX starts its backend. Tests compile thousands of programs and run
@@ -37,6 +38,17 @@ hypothesis.settings.register_profile(
   'scl_jax', deadline=None, derandomize=True, max_examples=30, database=None
 )
 hypothesis.settings.load_profile('scl_jax')
+
+
+# Traces leave many objects, few of which are garbage.
+gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def forget_programs():
+  """JAX keeps what it compiled, and at most 4096 programs of a process."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture(scope='module')

@@ -40,4 +40,3 @@ def quick_compiles(tmp_path_factory):
   for name, value in before.items():
     jax.config.update(name, value)
   compilation_cache.reset_cache()
-  jax.clear_caches()
