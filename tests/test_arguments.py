@@ -259,6 +259,15 @@ def test_known_arrays_out_of_range_are_refused_within_jit():
     jax.eval_shape(lambda: scl_jax.snip(density).init(_weights()).budget)
 
 
+def test_known_masks_are_checked_within_jit_too():
+  masks = {'kernel': jnp.ones((6, 5)), 'bias': None}
+  make = lambda masks: scl_jax.static_masks(masks).init(_weights())
+  assert jax.jit(lambda: make(masks))().masks['kernel'].all()
+  twos = {'kernel': 2 * masks['kernel'], 'bias': None}
+  with pytest.raises(ValueError, match='masks must hold 0 and 1 only'):
+    jax.eval_shape(lambda: make(twos))
+
+
 @pytest.mark.parametrize(
   'rule', [scl_jax.dynamic_sparse_training, scl_jax.soft_threshold]
 )
