@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
+import jax
 from jax import core
 import numpy as np
 
@@ -53,8 +54,10 @@ def check_scalar(
       f'{name} must be one number, got shape {np.shape(value)}; train '
       'several networks at once with jax.vmap.'
     )
+  # Within `jax.jit` even a known array compares to a traced bool.
+  number = value.item() if isinstance(value, jax.Array) else value
   try:
-    is_fine = math.isfinite(value) and bool(is_good(value))
+    is_fine = math.isfinite(number) and bool(is_good(number))
   except TypeError:
     is_fine = False
   if not is_fine:
@@ -91,6 +94,25 @@ def check_whole(name: str, value: Any, least: int) -> None:
     lambda x: x >= least and x == int(x),
     f'a whole number >= {least}',
   )
+
+
+def check_transformation(name: str, value: Any) -> None:
+  """Raises unless an argument is an optax transformation, or `None`.
+
+  Args:
+    name: The argument, for the message.
+    value: What was given for it.
+
+  Raises:
+    ValueError: If it is something else.
+  """
+  if value is not None and not (
+    hasattr(value, 'init') and hasattr(value, 'update')
+  ):
+    raise ValueError(
+      f'{name} must be an optax.GradientTransformation, such as '
+      f'optax.sgd(0.01); got {value!r}.'
+    )
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -71,7 +71,8 @@ def diagnose(
   of other rules than `scl` the checks of layers and of paths apply.
 
   Args:
-    opt_state: The state of an optimizer that contains `sparsify`.
+    opt_state: The state of an optimizer that contains `sparsify`, of one
+      network.
     steps_left: The steps that are left of the run.
     groups: Names for groups of layers that must not all die, such as the stages
       of a residual network: from a name to regular expressions for whole paths.
@@ -105,6 +106,11 @@ def diagnose(
     )
   masks = get_masks(opt_state)
   state = get_sparsify_state(opt_state).rule_state
+  if isinstance(state, SCLState) and state.count.ndim:
+    raise ValueError(
+      'opt_state is of several networks, as jax.vmap makes it: give the state '
+      'of one, jax.tree.map(lambda x: x[0], opt_state).'
+    )
   findings = _not_a_number(state)
   if findings:
     return findings  # what follows from it needs no advice of its own
@@ -112,7 +118,8 @@ def diagnose(
     findings += _collapsed(masks, groups)
   if isinstance(state, SCLState):
     findings += _missed_target(state, steps_left)
-    findings += _weak_penalty(state, steps_left) or _stopped(state)
+    if not _is_dense(state):
+      findings += _weak_penalty(state, steps_left) or _stopped(state)
   if fn is not None:
     findings += _pathless(fn, params, inputs, masks)
   return findings
@@ -260,6 +267,12 @@ def _aims(state: SCLState) -> list[tuple[str, float, float]]:
     )
     for path, node in nodes
   ]
+
+
+def _is_dense(state: SCLState) -> bool:
+  """Whether the target is to keep all, so that no mask need move."""
+  aims = _aims(state)
+  return bool(aims) and all(goal == 100 for _, _, goal in aims)
 
 
 def _weak_penalty(state: SCLState, steps_left: int) -> list[Finding]:

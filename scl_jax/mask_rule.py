@@ -116,7 +116,7 @@ def stored_like(masks: PyTree, before: PyTree) -> PyTree:
     A tree like `masks`.
   """
   return jax.tree.map(
-    lambda mask, old: (mask > 0).astype(old.dtype), masks, before
+    lambda mask, old: mask.astype(bool).astype(old.dtype), masks, before
   )
 
 

@@ -19,6 +19,10 @@ is its share of what would be left of the layer if all smaller ones went,
 
     w² / Σ w'² over |w'| >= |w|
 
+Of equal weights one comes after another, as in a sorted list: with S the sum
+over the larger ones, the i-th has w² / (S + i w²). So the first of each layer
+has the score 1, and no layer is emptied before all others are down to one.
+
 Within a layer that is the order of |w|. So what the scores decide is how many
 connections each layer keeps, and this module finds these numbers, by bisection
 of the score and, for each score and layer, of the magnitude. Nothing is sorted,
@@ -108,16 +112,27 @@ def _count_from(size: jax.Array, score: jax.Array) -> jax.Array:
   """How many entries have at least this score."""
   squares = jnp.square(size)
 
+  def sum_above(bound):
+    return jnp.sum(jnp.where(size > bound, squares, 0.0))
+
   def is_below(bits):
     bound = _float(bits)
-    left = jnp.sum(jnp.where(size >= bound, squares, 0.0))
+    left = sum_above(bound) + jnp.square(bound)
     # The largest is 1; so be it in a layer of zeros, whose scores are 0.
     left = jnp.maximum(left, jnp.where(bound <= 1, 1.0, 0.0))
     return jnp.square(bound) < score * left
 
   # The score rises with the magnitude, so the first that is not below.
-  lowest = thresholding.bisect(is_below, -1, _INF) + 1
-  return jnp.sum(size >= _float(lowest), dtype=jnp.int32)
+  lowest = _float(thresholding.bisect(is_below, -1, _INF) + 1)
+  square = jnp.square(lowest)
+  equal = jnp.sum(size == lowest, dtype=jnp.int32)
+  # The last i at which w² / (S + i w²) is not below; all where w² or it is 0.
+  is_scored = (square > 0) & (score > 0)
+  last = 1 / score - sum_above(lowest) / jnp.where(is_scored, square, 1.0)
+  last = jnp.where(is_scored, jnp.maximum(jnp.floor(last), 1.0), jnp.inf)
+  is_cut = last < equal.astype(jnp.float32)
+  equal = jnp.where(is_cut, last.astype(jnp.int32), equal)
+  return jnp.sum(size > lowest, dtype=jnp.int32) + equal
 
 
 def _float(bits: jax.Array) -> jax.Array:

@@ -120,6 +120,11 @@ def normalize_by_feature_norm(
     raise ValueError(
       f'update_every must be a whole number of steps >= 1, got {update_every}.'
     )
+  if isinstance(feature_axes, numbers.Integral):
+    raise ValueError(
+      f'feature_axes must be a tuple, such as ({feature_axes},), a function '
+      f'(key_path, leaf) -> axes or None; got {feature_axes}.'
+    )
 
   def squared_norms(updates):
     def squared_norm(key_path, g):

@@ -28,6 +28,7 @@ from scl_jax import patterns
 from scl_jax.prunable import prunable_leaves
 
 KEY = jax.random.key(0)
+HALF = jnp.float32(0.5)
 
 
 def _weights():
@@ -231,3 +232,45 @@ def test_other_trees_may_be_equinox_modules():
   costs = jax.tree.map(lambda _: 1, params)
   rule = scl_jax.scl(target_macs=0.5, costs=costs, freeze_step=9)
   assert int(rule.init(params).budget.low) == round(0.5 * 43) - 8
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda: scl_jax.scl(penalty=HALF),
+    lambda: scl_jax.scl(target_density=HALF, freeze_step=9),
+    lambda: scl_jax.rigl(HALF, key=KEY, end_step=9),
+    lambda: scl_jax.gradual_magnitude(HALF, end_step=9),
+    lambda: scl_jax.soft_threshold(HALF),
+  ],
+)
+def test_known_arrays_are_numbers_within_jit_too(make):
+  """There a comparison with one gives a traced bool."""
+  rule = make()  # outside, and once more within
+  expected = jax.tree.map(jnp.shape, rule.init(_weights()))
+  for within in (lambda: rule, make):
+    state = jax.eval_shape(lambda w, of=within: of().init(w), _weights())
+    assert jax.tree.map(jnp.shape, state) == expected
+
+
+def test_known_arrays_out_of_range_are_refused_within_jit():
+  density = jnp.float32(2)
+  with pytest.raises(ValueError, match=r'target_density must be in \(0, 1\]'):
+    jax.eval_shape(lambda: scl_jax.snip(density).init(_weights()).budget)
+
+
+def test_known_masks_are_checked_within_jit_too():
+  masks = {'kernel': jnp.ones((6, 5)), 'bias': None}
+  make = lambda masks: scl_jax.static_masks(masks).init(_weights())
+  assert jax.jit(lambda: make(masks))().masks['kernel'].all()
+  twos = {'kernel': 2 * masks['kernel'], 'bias': None}
+  with pytest.raises(ValueError, match='masks must hold 0 and 1 only'):
+    jax.eval_shape(lambda: make(twos))
+
+
+@pytest.mark.parametrize(
+  'rule', [scl_jax.dynamic_sparse_training, scl_jax.soft_threshold]
+)
+def test_a_mask_optimizer_that_is_none_is_refused_by_name(rule):
+  with pytest.raises(ValueError, match=r'mask_optimizer must be .* got 0\.01'):
+    rule(0.1, mask_optimizer=0.01)

@@ -138,6 +138,33 @@ def test_a_target_that_will_be_missed():
   assert "in 'a/kernel'" in finding.message
 
 
+@pytest.mark.parametrize('target', [1.0, {'.*': 1.0}])
+def test_a_target_of_all_connections_needs_no_change(target):
+  state = make_state(400, target_density=target, freeze_step=400)
+  assert codes(state, 100) == []
+  state = make_state(
+    400, target_density={'a/.*': 0.5, '.*': 1.0}, freeze_step=400
+  )
+  assert 'stopped' in codes(state, 100)
+
+
+def test_densities_of_layers_are_those_that_were_seen():
+  tx = scl_jax.sparsify(
+    optax.sgd(0.1), scl_jax.scl(target_density={'.*': 0.2}, freeze_step=9)
+  )
+  _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+  seen = state.rule_state.control_state['a']['kernel'].density
+  np.testing.assert_array_equal(seen, 1.0)
+
+
+def test_the_state_of_several_networks():
+  tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.scl(penalty=0.1))
+  states = jax.vmap(tx.init)(jax.tree.map(lambda p: jnp.stack([p, p]), PARAMS))
+  with pytest.raises(ValueError, match='opt_state is of several networks'):
+    scl_jax.diagnose(states, 10)
+  assert codes(jax.tree.map(lambda x: x[0], states), 10) == []
+
+
 def test_a_cut_that_closed_many():
   """After it, the density that was seen before it, by masks counted here."""
   tx = scl_jax.sparsify(

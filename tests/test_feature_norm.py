@@ -328,6 +328,11 @@ def test_bad_update_every(update_every):
     transforms.normalize_by_feature_norm(0.9, update_every=update_every)
 
 
+def test_an_axis_that_is_no_tuple():
+  with pytest.raises(ValueError, match=r'feature_axes .* such as \(-1,\)'):
+    transforms.normalize_by_feature_norm(0.9, -1)
+
+
 @pytest.mark.parametrize('axes', [(2,), (-3,), (0, 2)])
 def test_axes_out_of_range(axes):
   g = {'layer': {'k': jnp.ones((4, 3))}}

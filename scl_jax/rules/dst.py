@@ -104,6 +104,7 @@ def dynamic_sparse_training(
   checks.check_scalar(
     'penalty', penalty, lambda x: x >= 0, 'finite and >= 0', or_schedule=True
   )
+  checks.check_transformation('mask_optimizer', mask_optimizer)
   ste.get_estimator(estimator)
   features.resolve_feature_axes(feature_axes)
   by_feature = (

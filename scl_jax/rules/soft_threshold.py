@@ -99,6 +99,7 @@ def soft_threshold(
     'decay', decay, lambda x: x >= 0, 'finite and >= 0', or_schedule=True
   )
   checks.check_scalar('init_value', init_value, lambda _: True, 'finite')
+  checks.check_transformation('mask_optimizer', mask_optimizer)
   by_layer = (
     optax.sgd(0.1, momentum=0.9) if mask_optimizer is None else mask_optimizer
   )

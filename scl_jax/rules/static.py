@@ -100,7 +100,9 @@ def _check_masks(masks: PyTree, prunable: Prunable) -> None:
   for path, mask in tree_lib.zip_leaves(masks):
     if isinstance(mask, core.Tracer):
       continue
-    if not jnp.all((mask == 0) | (mask == 1)):
+    with jax.ensure_compile_time_eval():  # within `jax.jit` as well
+      is_binary = bool(jnp.all((mask == 0) | (mask == 1)))
+    if not is_binary:
       raise ValueError(
         f'masks must hold 0 and 1 only, but the leaf {path!r} holds others.'
       )

@@ -120,9 +120,10 @@ def of_layers(
         lambda m, s, n: control.update_control(
           s,
           count,
-          metrics.variable_density(m, n) / target.AIM,
+          metrics.variable_density(m, n),
           num_steps=num_steps,
           ramp_steps=ramp_steps,
+          aim=target.AIM,
         ),
         masks,
         state,

@@ -151,6 +151,18 @@ def test_without_jit_steps_do_not_compile_again(rule):
   assert not [event for event in events if 'backend_compile' in event]
 
 
+@each_rule
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_without_implicit_promotion(rule, dtype):
+  tx = scl_jax.sparsify(optax.sgd(0.1, momentum=0.9), rule)
+  params = testing.make_params(dtype=dtype)
+  with jax.numpy_dtype_promotion('strict'), jax.numpy_rank_promotion('raise'):
+    state = jax.eval_shape(tx.init, params)
+    updates, after = jax.eval_shape(tx.update, params, state, params)
+  assert jax.tree.leaves(after) == jax.tree.leaves(state)
+  assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+
+
 @each_density
 def test_under_sam(rule, density):
   """It computes with the entries of states, also with masks."""

@@ -134,6 +134,30 @@ class TestScores:
       counts = jax.jit(scores.lamp_budgets)(weights, budget)
       assert sum(int(n) for n in counts.values()) == min(budget, 14)
 
+  def test_lamp_of_equal_magnitudes_is_that_of_a_sorted_list(self):
+    rng = np.random.default_rng(0)
+    shapes = {'a': (7, 5), 'b': (20, 3), 'c': (2, 2)}
+    count = jax.jit(scores.lamp_budgets)
+    for levels in (1, 3):
+      weights, ranked = {}, []
+      for name, shape in shapes.items():
+        signs, sizes = (
+          rng.choice([-1, 1], shape),
+          rng.integers(levels, size=shape),
+        )
+        weights[name] = jnp.asarray(signs * (sizes + 1), jnp.float32)
+        # The i-th of a list that falls, over the sum of the first i.
+        falling = np.sort(np.ravel(sizes + 1))[::-1] ** 2
+        ranked += [(s, name) for s in falling / np.cumsum(falling)]
+      ranked.sort(key=lambda pair: -pair[0])
+      for budget in (3, 10, 30, 60, 99):
+        kept = [name for _, name in ranked[:budget]]
+        counts = count(weights, budget)
+        assert sum(int(n) for n in counts.values()) == budget
+        for name, number in counts.items():
+          assert int(number) == pytest.approx(kept.count(name), abs=1)
+          assert int(number) > 0
+
   @pytest.mark.parametrize('allocation', ['uniform', 'erdos_renyi'])
   def test_by_layer(self, allocation):
     weights = draw(4)
