@@ -87,7 +87,6 @@ def make(
   Raises:
     ValueError: If `wanted` leaves out what has to stay.
   """
-  graph, _, labels = labelled.body
   facts = _know(labelled, values)
   needs = {v: fact.known & ~_is_finite(fact) for v, fact in facts.items()}
   while True:
@@ -98,6 +97,38 @@ def make(
       break
     needs = {v: need | more.get(v, False) for v, need in needs.items()}
 
+  return _checked(labelled, keep, folds, wanted)
+
+
+def follow(labelled: labelling.Labelled, wanted: list[Kept]) -> Plan:
+  """Leaves out what was proved to matter to nothing in other dtypes.
+
+  What is known is not worked out again: a constant that is 0 in a short dtype,
+  as it is added to what is larger, need not be so in a longer one.
+
+  Args:
+    labelled: From `label`.
+    wanted: What is kept of each leaf's axes.
+
+  Returns:
+    The plan, without folds.
+
+  Raises:
+    ValueError: If what is left out is tied to what has to stay.
+  """
+  going = _going(labelled, wanted) & ~labelled.pinned
+  keep = rule_lib.Keep(~going[labelled.groups])
+  return _checked(labelled, keep, {}, wanted)
+
+
+def _checked(
+  labelled: labelling.Labelled,
+  keep: rule_lib.Keep,
+  folds: dict[int, np.ndarray],
+  wanted: list[Kept] | None,
+) -> Plan:
+  """A plan, if it keeps what is wanted."""
+  graph, _, labels = labelled.body
   kept = [
     tuple(np.flatnonzero(keep.kept[ids]) for ids in labels[leaf])
     for leaf in graph.leaves
