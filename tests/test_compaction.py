@@ -260,3 +260,39 @@ def test_verification_finds_what_zeros_do_not_hide(monkeypatch):
   monkeypatch.setattr(rules, 'is_bounded', lambda node, constants: True)
   with pytest.raises(ArithmeticError, match='differs by inf, more than'):
     scl_jax.compact(fn, params, None, x)
+
+
+def _attention(p, x):
+  q, k, v = (jnp.einsum('btc,chd->bthd', x, p[name]) for name in 'qkv')
+  scores = jnp.einsum('bthd,bshd->bhts', q, k)
+  is_past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+  shares = jax.nn.softmax(jnp.where(is_past, scores, -jnp.inf))
+  return jnp.einsum('bhts,bshd,hdc->btc', shares, v, p['o'])
+
+
+def _standardized(p, x):
+  h = jnp.einsum('btc,chd->bthd', x, p['q'])
+  h = (h - h.mean((0, 1))) / jnp.sqrt(h.var((0, 1)) + 1e-5)
+  return jnp.einsum('bthd,hdc->btc', h * p['s'], p['o'])
+
+
+@pytest.mark.parametrize('fn', [_attention, _standardized])
+def test_infinities_and_nans_that_are_only_chosen(fn):
+  """As in a causal mask, and in `jnp.var` of nothing."""
+  rng = np.random.default_rng(0)
+  shapes = dict.fromkeys('qkv', (4, 3, 2)) | {'o': (3, 2, 4), 's': (3, 2)}
+  params = {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in shapes.items()
+  }
+  masks = dict.fromkeys(params) | {'o': jnp.ones((3, 2, 4)).at[1].set(0)}
+  x = jnp.asarray(rng.normal(size=(2, 5, 4)), jnp.float32)
+  small = scl_jax.compact(fn, params, masks, x)
+  assert removed(small, 'q') == [[], [1], []]
+  assert removed(small, 'o') == [[1], [], []]
+  x = x[:1, ::-1]
+  np.testing.assert_allclose(
+    small.fn(small.params, x),
+    fn(scl_jax.apply_masks(params, masks), x),
+    atol=1e-5,
+  )
