@@ -19,6 +19,7 @@ import itertools
 import hypothesis
 from hypothesis import strategies as st
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -260,3 +261,66 @@ def test_verification_finds_what_zeros_do_not_hide(monkeypatch):
   monkeypatch.setattr(rules, 'is_bounded', lambda node, constants: True)
   with pytest.raises(ArithmeticError, match='differs by inf, more than'):
     scl_jax.compact(fn, params, None, x)
+
+
+def _attention(p, x):
+  q, k, v = (jnp.einsum('btc,chd->bthd', x, p[name]) for name in 'qkv')
+  scores = jnp.einsum('bthd,bshd->bhts', q, k)
+  is_past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+  shares = jax.nn.softmax(jnp.where(is_past, scores, -jnp.inf))
+  return jnp.einsum('bhts,bshd,hdc->btc', shares, v, p['o'])
+
+
+def _standardized(p, x):
+  h = jnp.einsum('btc,chd->bthd', x, p['q'])
+  h = (h - h.mean((0, 1))) / jnp.sqrt(h.var((0, 1)) + 1e-5)
+  return jnp.einsum('bthd,hdc->btc', h * p['s'], p['o'])
+
+
+@pytest.mark.parametrize('fn', [_attention, _standardized])
+def test_infinities_and_nans_that_are_only_chosen(fn):
+  """As in a causal mask, and in `jnp.var` of nothing."""
+  rng = np.random.default_rng(0)
+  shapes = dict.fromkeys('qkv', (4, 3, 2)) | {'o': (3, 2, 4), 's': (3, 2)}
+  params = {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in shapes.items()
+  }
+  masks = dict.fromkeys(params) | {'o': jnp.ones((3, 2, 4)).at[1].set(0)}
+  x = jnp.asarray(rng.normal(size=(2, 5, 4)), jnp.float32)
+  small = scl_jax.compact(fn, params, masks, x)
+  assert removed(small, 'q') == [[], [1], []]
+  assert removed(small, 'o') == [[1], [], []]
+  x = x[:1, ::-1]
+  np.testing.assert_allclose(
+    small.fn(small.params, x),
+    fn(scl_jax.apply_masks(params, masks), x),
+    atol=1e-5,
+  )
+
+
+def test_batches_of_any_size_that_are_joined_with_positions():
+  """Heads are joined as well: they go, as with batches of one size."""
+  rng = np.random.default_rng(0)
+  params = {'v': rng.normal(size=(4, 3, 2)), 'o': rng.normal(size=(6, 4))}
+  params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+  masks = {'v': None, 'o': jnp.ones((6, 4)).at[2:4].set(0)}
+
+  def fn(p, x):
+    count, length, _ = x.shape
+    heads = jnp.tanh(jnp.einsum('btc,chd->bthd', x, p['v']))
+    joined = heads.reshape(count * length, 6) @ p['o']
+    return joined.reshape(count, length, 4)
+
+  x = jnp.asarray(rng.normal(size=(2, 5, 4)), jnp.float32)
+  small = scl_jax.compact(fn, params, masks, x, verify=False)
+  assert small.params['v'].shape == (4, 2, 2)
+  (count,) = jax.export.symbolic_shape('count')
+  spec = jax.ShapeDtypeStruct((count, 5, 4), jnp.float32)
+  program = jax.export.export(jax.jit(small.fn))(small.params, spec)
+  x = jnp.tile(x, (2, 1, 1))[:3]
+  np.testing.assert_allclose(
+    program.call(small.params, x),
+    fn(scl_jax.apply_masks(params, masks), x),
+    atol=1e-6,
+  )

@@ -67,6 +67,7 @@ FRAGILE = {
   'exp': lambda u: jnp.exp(1 / (u * u)),
   'sort': lambda u: 1 / jnp.sort(u, -1),
   'softmax': lambda u: jax.nn.softmax(u, -1),
+  'masked': lambda u: jax.nn.softmax(jnp.where(u > 0, u, -jnp.inf), -1),
   'mean': lambda u: u / jnp.abs(u).mean(-1, keepdims=True),
 }
 

@@ -344,19 +344,6 @@ def test_training_goes_on_in_the_small_model(granularity):
       close(small_params[name], kept, atol=1e-4)
 
 
-def test_functions_of_one_dtype():
-  """float64 params do not fit this one, so only float32 is measured."""
-  _, params = net()
-
-  def fn(p, x):
-    first = lax.dot(x.astype(jnp.float32), p['w'])
-    return lax.add(jnp.tanh(first), lax.broadcast(jnp.float32(1), (4, 5)))
-
-  small = scl_jax.compact(fn, {'w': params['w']}, None, X)
-  assert small.certificate.difference64 is None
-  assert small.certificate.difference32 == 0
-
-
 def test_strict_promotion():
   _, params = net()
   strict = lambda p, x: jnp.tanh(x @ p['w'] + p['b'][None]) @ p['v']

@@ -14,9 +14,11 @@
 # ==============================================================================
 """What sparse inference refuses, and says of it."""
 
+import collections
 import dataclasses
 import math
 
+import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,9 @@ UNSUPPORTED = {
   'conv_general_dilated.* of these dtypes': lambda p, x: lax.conv(
     *(a.astype(jnp.bfloat16)[None, None] for a in (x, p)), (1, 1), 'SAME'
   ),
+  'random_bits.* on random keys': lambda p, x: (
+    x @ p + jax.random.normal(x[0, :2].astype(jnp.uint32))
+  ),
 }
 
 
@@ -64,8 +69,31 @@ def test_errors():
     )
   with pytest.raises(ValueError, match=r'batch as axis 0 .* got shapes \[\]'):
     inference.compile(lambda p: p, jnp.ones(3), None, batch_sizes=[1])
+  with pytest.raises(ValueError, match=r"numbers, but '1' is key<"):
+    inference.compile(
+      lambda p, x, key: x @ p, jnp.asarray(W), None, x, jax.random.key(0)
+    )
   with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
     inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)
+
+
+def test_inputs_of_other_names():
+  """Their arrays lie in another order, so they would change places."""
+  x, y = np.ones((2, 6), np.float32), np.zeros((2, 6), np.float32)
+  fn = lambda p, both, more: (both['image'] @ p, more[0] + both['mask'])
+  network = inference.compile(
+    fn, jnp.asarray(W), None, {'image': x, 'mask': y}, [y]
+  )
+  for other in (
+    {'pixels': x, 'mask': y},
+    collections.OrderedDict(mask=y, image=x),
+  ):
+    with pytest.raises(ValueError, match=r"at \['0/image', '0/mask', '1/0'\]"):
+      network(other, [y])
+  # A tuple for a list is the same.
+  out, total = network({'mask': y, 'image': x}, (x,))
+  np.testing.assert_array_equal(total, x)
+  np.testing.assert_allclose(out, x @ W, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,12 @@ import sys
 
 import hypothesis
 from hypothesis import strategies as st
+from jax import lax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scl_jax import inference
 from scl_jax.inference import copying
 from scl_jax.inference import kernels
 from scl_jax.inference import layout
@@ -131,3 +134,28 @@ def test_medians_of_ways():
   )
   assert slow > fast > 0
   assert len(calls) >= 5
+
+
+@pytest.mark.parametrize('dtype', [np.int8, np.uint16, bool])
+def test_windows_and_bits_of_integers(dtype):
+  x = np.random.default_rng(0).integers(0, 100, (2, 5, 6)).astype(dtype)
+  window = ((1, 3, 2), (1, 2, 1), 'SAME')
+
+  def fn(params, x):
+    del params
+    big, small = (
+      (True, False)
+      if dtype is bool
+      else map(dtype, (np.iinfo(dtype).max, np.iinfo(dtype).min))
+    )
+    return (
+      lax.reduce_window(x, small, lax.max, *window),
+      lax.reduce_window(x, big, lax.min, *window),
+      lax.reduce_and(x, (1,)),
+      lax.reduce_or(x, (2,)),
+    )
+
+  network = inference.compile(fn, {'unused': jnp.ones(1)}, None, x)
+  for output, expected in zip(network(x), fn({}, x), strict=True):
+    np.testing.assert_array_equal(output, expected)
+    assert output.dtype == dtype

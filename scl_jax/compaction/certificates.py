@@ -47,9 +47,10 @@ class Certificate:
     macs_after: Those of the small model.
     difference64: The largest difference of outputs, relative to the largest
       output or 1, with both models in float64, on the example inputs and on
-      random ones; `None` if it was not measured, or the function takes no
-      float64. Constants that the function itself computes in shorter floats
-      are rounded all the same.
+      random ones; `None` if it was not measured, or there is an operation that
+      knows no float64. Constants that went into biases are rounded all the same
+      where the function computes in shorter floats by itself, or takes no
+      others, or has features that are constant only as these are rounded.
     difference32: Likewise in the dtypes that are given; `None` if not measured.
     rounding: What these dtypes, and shorter ones that the function computes in,
       change in the outputs of the model before, against float64; `None` where
@@ -161,32 +162,57 @@ def _allowed(tolerance: float, rounding: float | None) -> float:
 def _differences(
   reduced: reduction.Reduction, inputs: Sequence[Any]
 ) -> tuple[float | None, float, float | None, bool]:
-  """In float64, if the function runs in it; in the given dtypes; of these.
+  """In float64, if that can be measured; in the given dtypes; of these.
 
-  And whether nothing in the function is shorter than float64, if it is given
-  that.
+  And whether nothing in the two functions is shorter than float64, there.
   """
   cases = [inputs, _random(inputs)]
   before = _outputs(reduced.fn, reduced.params, cases)
   after = _outputs(reduced.__call__, reduced.small_params, cases)
   narrow = _difference(before, after)
+  models = _given_float64(reduced, inputs)
+  is_wide = models is not None
+  if models is None:
+    models = [
+      (widening.in_float64(nodes.trace(fn, params, *inputs)), params)
+      for fn, params in (
+        (reduced.fn, reduced.params),
+        (reduced.__call__, reduced.small_params),
+      )
+    ]
   with jax.enable_x64(True):
     wide = [_widen(case) for case in cases]
-    params = _widen(reduced.params)
     try:
-      graph = nodes.trace(reduced.fn, params, *wide[0])
-    except TypeError:  # it mixes its params with arrays of a fixed dtype
+      exact, small_exact = (
+        _outputs(fn, _widen(params), wide) for fn, params in models
+      )
+    except (TypeError, ValueError):  # it takes the bits of a number, say
       return None, narrow, None, False
+  difference64 = _difference(exact, small_exact)
+  return difference64, narrow, _difference(exact, before), is_wide
+
+
+def _given_float64(
+  reduced: reduction.Reduction, inputs: Sequence[Any]
+) -> list[tuple[Any, PyTree]] | None:
+  """Both functions and their params, if they compute in float64 when given it.
+
+  Nothing, if a function casts down by itself, takes its own dtype alone, or has
+  features that are constant only as their dtype rounds them: one that is 0 as
+  it underflows, say.
+  """
+  with jax.enable_x64(True):
+    params, wide = _widen(reduced.params), _widen(inputs)
     leaves = jax.tree.leaves(params)
-    plan = reduced.plan([leaf.dtype for leaf in leaves], wide[0])
+    try:
+      graph = nodes.trace(reduced.fn, params, *wide)
+      plan = reduced.prove([leaf.dtype for leaf in leaves], wide)
+    except Exception:  # the function's own may be of any kind
+      return None
+    if not widening.is_float64(graph):
+      return None
     small = reduced.shrink(plan, leaves)
-    is_wide = widening.is_float64(graph)
-    exact, small_exact = (
-      _outputs(fn if is_wide else widening.in_float64(fn), fn_params, wide)
-      for fn, fn_params in ((reduced.fn, params), (reduced.__call__, small))
-    )
-    difference64 = _difference(exact, small_exact)
-    return difference64, narrow, _difference(exact, before), is_wide
+  return [(reduced.fn, params), (reduced.__call__, small)]
 
 
 def _outputs(fn: Any, params: PyTree, cases: Sequence[Any]) -> list[np.ndarray]:

@@ -30,8 +30,10 @@ This takes 0 times anything to be 0, which holds for what is finite. An entry
 that stays without being needed may change, as what it is computed from went. So
 where a change could make something infinite, in a logarithm or a quotient, or
 where nothing is known about a primitive, what stays is needed after all. And
-what is known to be infinite stays. What is left to chance is that sums and
-products of unneeded entries overflow.
+what is known to be infinite stays, unless it is only there to be chosen, as in
+`jnp.where(mask, scores, -jnp.inf)`. What is left to chance is that sums and
+products of unneeded entries overflow, and that what is chosen is multiplied by
+0 without a softmax or the like between.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,6 +49,9 @@ from scl_jax.graph import rule as rule_lib
 from scl_jax.graph import rules
 
 Kept = tuple[np.ndarray, ...]
+
+# What makes the shape of a constant that of what it is an alternative to.
+_REPEATS = ('broadcast_in_dim', 'convert_element_type', 'copy', 'reshape')
 
 
 class Plan(NamedTuple):
@@ -87,17 +92,52 @@ def make(
   Raises:
     ValueError: If `wanted` leaves out what has to stay.
   """
-  graph, _, labels = labelled.body
   facts = _know(labelled, values)
-  needs = {v: fact.known & ~_is_finite(fact) for v, fact in facts.items()}
+  only_chosen = _only_chosen(labelled)
+  needs = {
+    v: fact.known & ~_is_finite(fact) & (v not in only_chosen)
+    for v, fact in facts.items()
+  }
   while True:
     needs = _need(labelled, facts, needs)
     keep, folds = _choose(labelled, facts, needs, foldable, wanted)
-    more = _fragile(labelled, needs, keep)
+    more = _fragile(labelled, facts, needs, keep)
     if not more:
       break
     needs = {v: need | more.get(v, False) for v, need in needs.items()}
 
+  return _checked(labelled, keep, folds, wanted)
+
+
+def follow(labelled: labelling.Labelled, wanted: list[Kept]) -> Plan:
+  """Leaves out what was proved to matter to nothing in other dtypes.
+
+  What is known is not worked out again: a constant that is 0 in a short dtype,
+  as it is added to what is larger, need not be so in a longer one.
+
+  Args:
+    labelled: From `label`.
+    wanted: What is kept of each leaf's axes.
+
+  Returns:
+    The plan, without folds.
+
+  Raises:
+    ValueError: If what is left out is tied to what has to stay.
+  """
+  going = _going(labelled, wanted) & ~labelled.pinned
+  keep = rule_lib.Keep(~going[labelled.groups])
+  return _checked(labelled, keep, {}, wanted)
+
+
+def _checked(
+  labelled: labelling.Labelled,
+  keep: rule_lib.Keep,
+  folds: dict[int, np.ndarray],
+  wanted: list[Kept] | None,
+) -> Plan:
+  """A plan, if it keeps what is wanted."""
+  graph, _, labels = labelled.body
   kept = [
     tuple(np.flatnonzero(keep.kept[ids]) for ids in labels[leaf])
     for leaf in graph.leaves
@@ -242,8 +282,22 @@ def _need(
   return needs
 
 
+def _only_chosen(labelled: labelling.Labelled) -> set[int]:
+  """Variables that nothing reads but a `select_n`, to choose from."""
+  graph, sites, _ = labelled.body
+  others = set(graph.outputs)
+  for site in reversed(sites):
+    node = site.node
+    if node.name == 'select_n':
+      others.update(node.inputs[:1])
+    elif node.name not in _REPEATS or not others.isdisjoint(node.outputs):
+      others.update(node.inputs)
+  return set(range(len(graph.avals))) - others
+
+
 def _fragile(
   labelled: labelling.Labelled,
+  facts: dict[int, facts_lib.Fact],
   needs: dict[int, np.ndarray],
   keep: rule_lib.Keep,
 ) -> dict[int, np.ndarray]:
@@ -255,7 +309,11 @@ def _fragile(
       used.update(site.node.inputs)
   found = {}
   for site in sites:
-    if not rules.is_bounded(site.node, graph.constants):
+    in_facts = [facts[v] for v in site.node.inputs]
+    if not rules.is_bounded(site.node, graph.constants) or (
+      site.node.name == 'select_n'
+      and any((fact.known & ~_is_finite(fact)).any() for fact in in_facts)
+    ):
       for variable in used.intersection(site.node.outputs):
         stays = _stays(~needs[variable], labels[variable], keep)
         if stays.any():

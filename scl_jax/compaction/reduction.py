@@ -35,7 +35,9 @@ class Reduction:
   """A smaller version of `fn(params, *inputs)`, to be called like it.
 
   What goes is decided once, with the example inputs. For inputs of other shapes
-  or dtypes `fn` is traced again and the same choice proved for that trace.
+  or dtypes `fn` is traced again and the same choice proved for that trace. In
+  other dtypes constants are rounded in other ways, which may undo the proof: it
+  then has to hold in the given dtypes, for inputs of these shapes.
 
   Attributes:
     fn: The original.
@@ -76,6 +78,7 @@ class Reduction:
     self._plans: dict[Any, planning.Plan] = {}
 
     specs = specs_of(self._leaves)
+    self._input_dtypes = jax.tree.map(lambda spec: spec.dtype, specs_of(inputs))
     plans = []
     for first in (True, False):
       labelled = self._label(specs, specs_of(inputs), first)
@@ -131,22 +134,47 @@ class Reduction:
     Raises:
       ValueError: If removed features would matter.
     """
-    specs = [
-      jax.ShapeDtypeStruct(leaf.shape, dtype)
-      for leaf, dtype in zip(self._leaves, dtypes, strict=True)
-    ]
-    input_specs = specs_of(inputs)
+    specs, input_specs = self._specs(dtypes), specs_of(inputs)
     key = _key(specs, input_specs)
-    plan = self._plans.get(key)
-    if plan is None:
-      labelled = self._label(specs, input_specs, self._prefer_first)
-      leaves = [
-        leaf.astype(spec.dtype)
-        for leaf, spec in zip(self._leaves, specs, strict=True)
-      ]
-      plan = planning.make(labelled, leaves, self._foldable, self.kept)
-      self._check_folds(plan, dtypes)
-      self._remember(key, plan)
+    if key in self._plans:
+      return self._plans[key]
+    try:
+      return self.prove(dtypes, inputs)
+    except ValueError:
+      given = _like(input_specs, self._input_dtypes)
+      given_dtypes = [leaf.dtype for leaf in self._leaves]
+      if given is None or _key(self._specs(given_dtypes), given) == key:
+        raise
+      self.plan(given_dtypes, given)
+    labelled = self._label(specs, input_specs, self._prefer_first)
+    plan = planning.follow(labelled, self.kept)
+    self._remember(key, plan)
+    return plan
+
+  def prove(
+    self, dtypes: Sequence[Any], inputs: Sequence[Any]
+  ) -> planning.Plan:
+    """The plan, proved with the values that constants have in these dtypes.
+
+    Args:
+      dtypes: The dtype of each leaf of params.
+      inputs: Arrays or shapes.
+
+    Returns:
+      The plan.
+
+    Raises:
+      ValueError: If removed features would matter.
+    """
+    specs, input_specs = self._specs(dtypes), specs_of(inputs)
+    labelled = self._label(specs, input_specs, self._prefer_first)
+    leaves = [
+      leaf.astype(spec.dtype)
+      for leaf, spec in zip(self._leaves, specs, strict=True)
+    ]
+    plan = planning.make(labelled, leaves, self._foldable, self.kept)
+    self._check_folds(plan, dtypes)
+    self._remember(_key(specs, input_specs), plan)
     return plan
 
   def shrink(self, plan: planning.Plan, leaves: Sequence[np.ndarray]) -> PyTree:
@@ -165,6 +193,12 @@ class Reduction:
         leaf = (leaf + plan.folds[index]).astype(leaf.dtype)
       small.append(jax.device_put(leaf[np.ix_(*kept)] if kept else leaf))
     return jax.tree.unflatten(self._treedef, small)
+
+  def _specs(self, dtypes: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+    return [
+      jax.ShapeDtypeStruct(leaf.shape, dtype)
+      for leaf, dtype in zip(self._leaves, dtypes, strict=True)
+    ]
 
   def _label(self, specs, input_specs, prefer_first) -> labelling.Labelled:
     params = jax.tree.unflatten(self._treedef, specs)
@@ -202,6 +236,17 @@ class Reduction:
 def specs_of(tree: Any) -> Any:
   """Shapes and dtypes of a tree of arrays, tracers and numbers."""
   return jax.eval_shape(lambda x: x, tree)
+
+
+def _like(specs: Any, dtypes: Any) -> Any:
+  """Specs of these dtypes; `None` if the trees do not fit."""
+  leaves, treedef = jax.tree.flatten(specs)
+  if treedef != jax.tree.structure(dtypes):
+    return None
+  return treedef.unflatten(
+    jax.ShapeDtypeStruct(spec.shape, dtype)
+    for spec, dtype in zip(leaves, jax.tree.leaves(dtypes), strict=True)
+  )
 
 
 def _size(plan: planning.Plan) -> int:

@@ -34,14 +34,15 @@ PyTree = Any
 _DTYPES = ('new_dtype', 'preferred_element_type', 'dtype')
 
 
-def in_float64(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
+def in_float64(graph: nodes.Graph) -> Callable[..., PyTree]:
   """Runs a function without its casts to shorter floats.
 
   What stays closed, such as a `scan`, and what knows no float64 is run as it
   is, on rounded inputs.
 
   Args:
-    fn: Any function `fn(params, *inputs)` that JAX can trace.
+    graph: Of any function `fn(params, *inputs)`, from `nodes.trace`; in any
+      dtypes.
 
   Returns:
     A function of the same arguments, whose results are float64 where they were
@@ -49,7 +50,6 @@ def in_float64(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
   """
 
   def run(params: PyTree, *inputs: Any) -> PyTree:
-    graph = nodes.trace(fn, params, *inputs)
     found = {v: _widen(value) for v, value in graph.constants.items()}
     given = jax.tree.leaves((params, inputs))
     found.update(

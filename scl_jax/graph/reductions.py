@@ -31,10 +31,10 @@ Site = rule_lib.Site
 Ties = labels_lib.Ties
 
 _REDUCERS: Mapping[str, Callable[..., np.ndarray]] = {
-  'reduce_and': np.logical_and.reduce,
+  'reduce_and': np.bitwise_and.reduce,
   'reduce_max': np.maximum.reduce,
   'reduce_min': np.minimum.reduce,
-  'reduce_or': np.logical_or.reduce,
+  'reduce_or': np.bitwise_or.reduce,
   'reduce_prod': np.multiply.reduce,
   'reduce_sum': np.add.reduce,
 }

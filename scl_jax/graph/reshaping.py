@@ -100,7 +100,12 @@ def _segments(old: Sequence[Any], new: Sequence[Any]) -> list[_Segment]:
     tail.append(_Segment([before.pop()], [after.pop()]))
   sizes = [old[axis] for axis in before] + [new[axis] for axis in after]
   if not _is_cuttable(sizes):
-    return [*head, *([_Segment(before, after)] if sizes else []), *tail]
+    # Behind a symbolic batch that is joined with other axes.
+    while segment := _last(old, new, before, after):
+      tail.append(segment)
+      del before[-len(segment.before) :], after[-len(segment.after) :]
+    rest = [_Segment(before, after)] if before or after else []
+    return [*head, *rest, *tail]
   while before or after:
     segment = _Segment([], [])
     product = quotient = 1
@@ -113,6 +118,29 @@ def _segments(old: Sequence[Any], new: Sequence[Any]) -> list[_Segment]:
         quotient *= new[segment.after[-1]]
     head.append(segment)
   return [*head, *tail]
+
+
+def _last(
+  old: Sequence[Any],
+  new: Sequence[Any],
+  before: Sequence[int],
+  after: Sequence[int],
+) -> _Segment | None:
+  """The shortest last segment, if there is one before any symbolic size."""
+  first, second = len(before), len(after)
+  product = quotient = 1
+  while product != quotient or first == len(before):
+    is_short = product <= quotient
+    axes, sizes, at = (before, old, first) if is_short else (after, new, second)
+    if not at or not _is_cuttable([sizes[axes[at - 1]]]):
+      return None
+    if is_short:
+      first -= 1
+      product *= old[before[first]]
+    else:
+      second -= 1
+      quotient *= new[after[second]]
+  return _Segment([*before[first:]], [*after[second:]])
 
 
 def _is_cuttable(sizes: Sequence[Any]) -> bool:

@@ -84,8 +84,8 @@ def compile(
 
   Raises:
     ImportError: Without numba.
-    ValueError: If trees do not fit, params are not finite, there is no axis
-      for a batch, or `batch_sizes` are no sizes.
+    ValueError: If trees do not fit, params are not finite, inputs are no
+      numbers, there is no axis for a batch, or `batch_sizes` are no sizes.
     UnsupportedError: If there is an operation that is not supported.
     ArithmeticError: If the outputs differ by more than `tolerance`.
 
@@ -98,10 +98,11 @@ def compile(
     np.float32(512.0)
   """
   _check_sizes(batch_sizes)
+  sized_inputs = _of_sizes(example_inputs, batch_sizes)
   masked = masks_lib.apply_masks(params, masks)
   small = compaction.compact(fn, params, masks, *example_inputs, verify=False)
   planned = {}
-  for inputs in _of_sizes(example_inputs, batch_sizes):
+  for inputs in sized_inputs:
     shapes = tuple(leaf.shape for leaf in jax.tree.leaves(inputs))
     planned[shapes] = network_lib.plan(
       (fn, masked),
@@ -135,6 +136,12 @@ def _of_sizes(
   example_inputs: Sequence[PyTree], batch_sizes: Sequence[int] | None
 ) -> list[tuple[PyTree, ...]]:
   """Random inputs like the examples, for each size."""
+  for path, leaf in tree_lib.zip_leaves(tuple(example_inputs)):
+    if not isinstance(jnp.asarray(leaf).dtype, np.dtype):
+      raise ValueError(
+        f'example_inputs must be arrays of numbers, but {path!r} is '
+        f'{leaf.dtype}: what is random does not run here.'
+      )
   # Of the dtypes that JAX gives them.
   examples = jax.tree.map(
     lambda leaf: np.asarray(jnp.asarray(leaf)), tuple(example_inputs)

@@ -64,12 +64,14 @@ class Planned(NamedTuple):
     plan: The plan.
     dtypes: Of the leaves of the inputs.
     run: From the leaves of the inputs to those of the outputs.
+    in_tree: The structure of the inputs.
     out_tree: The structure of the outputs.
   """
 
   plan: Plan
   dtypes: Sequence[np.dtype]
   run: _Run
+  in_tree: Any
   out_tree: Any
 
 
@@ -98,9 +100,10 @@ class Network:
       What `fn` returns, of new NumPy arrays, which are the caller's.
 
     Raises:
-      ValueError: If it was not compiled for such shapes.
+      ValueError: If it was not compiled for such shapes, or for inputs of
+        these names.
     """
-    leaves = jax.tree.leaves(inputs)
+    leaves, treedef = jax.tree.flatten(inputs)
     shapes = tuple(np.shape(leaf) for leaf in leaves)
     planned = self._planned.get(shapes)
     if planned is None:
@@ -109,6 +112,8 @@ class Network:
         f'{" or ".join(map(str, self._planned))}; got {shapes}. Name all sizes '
         'of batches in batch_sizes.'
       )
+    if treedef != planned.in_tree:
+      _check_names(planned.in_tree, treedef)
     arrays = [
       np.asarray(leaf, dtype)
       for leaf, dtype in zip(leaves, planned.dtypes, strict=True)
@@ -137,6 +142,19 @@ class Network:
           f'{choice.way}'
         )
     return '\n'.join(lines)
+
+
+def _check_names(expected: Any, got: Any) -> None:
+  """Raises unless the leaves of two structures have the same paths."""
+  names = [
+    tree_lib.paths(tree.unflatten(range(tree.num_leaves)))
+    for tree in (expected, got)
+  ]
+  if names[0] != names[1]:
+    raise ValueError(
+      'inputs must have the structure that the network was compiled for, with '
+      f'arrays at {names[0]}; got {names[1]}.'
+    )
 
 
 def plan(
@@ -217,6 +235,7 @@ def plan(
     ),
     [leaf.dtype for leaf in leaves],
     engines[split].run if is_faster else by_xla[xla],
+    jax.tree.structure(inputs),
     engines[split].out_tree,
   )
 

@@ -17,7 +17,9 @@
 from collections.abc import Mapping, Sequence
 import functools
 import math
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax.graph import nodes
@@ -86,10 +88,8 @@ def _reduce_window(
       layout.order_of(operand),
       params['padding'],
     )
-    # What leaves the others as they are; the margins keep it.
-    padded.frame[...] = ufunc.identity or {'max': -np.inf, 'min': np.inf}.get(
-      node.name[-3:], 0
-    )
+    # The margins keep it.
+    padded.frame[...] = _neutral(node, operand.dtype)
     found.append(functools.partial(np.copyto, padded.array, operand))
     operand = padded.frame
   parts = []
@@ -106,6 +106,19 @@ def _reduce_window(
       index.append(slice(start, start + stride * (n - 1) + 1, stride))
     parts.append(operand[(*index, ...)])
   return found + _combine(ufunc, parts, out)
+
+
+def _neutral(node: nodes.Node, dtype: np.dtype) -> Any:
+  """What leaves other entries of a window as they are."""
+  if node.name == 'reduce_window_sum':
+    return 0
+  is_max = node.name == 'reduce_window_max'
+  if jnp.issubdtype(dtype, np.floating):
+    return -np.inf if is_max else np.inf
+  if dtype == np.bool_:
+    return not is_max
+  limits = np.iinfo(dtype)
+  return limits.min if is_max else limits.max
 
 
 def _arg(node: nodes.Node, operands: Operands, out: np.ndarray) -> list[Step]:
@@ -125,10 +138,10 @@ def _cumulative(
 
 
 _REDUCERS: Mapping[str, np.ufunc] = {
-  'reduce_and': np.logical_and,
+  'reduce_and': np.bitwise_and,
   'reduce_max': np.maximum,
   'reduce_min': np.minimum,
-  'reduce_or': np.logical_or,
+  'reduce_or': np.bitwise_or,
   'reduce_prod': np.multiply,
   'reduce_sum': np.add,
 }

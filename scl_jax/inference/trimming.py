@@ -23,6 +23,7 @@ import numpy as np
 
 from scl_jax import tree as tree_lib
 from scl_jax.graph import nodes
+from scl_jax.inference import errors
 
 PyTree = tree_lib.PyTree
 
@@ -68,6 +69,9 @@ def trim(graph: nodes.Graph, params: PyTree) -> Trimmed:
 
   Returns:
     What is left.
+
+  Raises:
+    UnsupportedError: If what is left handles random keys.
   """
   names = _names(graph)
   known = graph.from_params()
@@ -78,6 +82,9 @@ def trim(graph: nodes.Graph, params: PyTree) -> Trimmed:
       continue
     if all(v in known for v in node.inputs):
       continue
+    for variable in (*node.inputs, *node.outputs):
+      if not isinstance(graph.avals[variable].dtype, np.dtype):
+        raise errors.unsupported(node, ' on random keys')
     node = node._replace(inputs=tuple(names.get(v, v) for v in node.inputs))
     needed.update(node.inputs)
     kept.append(node)
