@@ -53,8 +53,14 @@ def load(
     What is in the file, with this command among its commands.
 
   Raises:
-    ValueError: If the file holds the results of another config.
+    ValueError: If the file holds the results of another config, or the folder
+      those of a single run.
   """
+  if os.path.exists(os.path.join(workdir, 'result.json')):
+    raise ValueError(
+      f'{workdir} holds a run of experiments.main, whose table and report '
+      'those of many runs would replace: give another --workdir.'
+    )
   path = os.path.join(workdir, 'results.json')
   settings = _without(json.loads(config.to_json()), ignore)
   command = artifacts.command(module)
