@@ -210,8 +210,7 @@ def _remove_run(workdir: str) -> None:
 
 
 def _check_config(path: str, config: ml_collections.ConfigDict) -> None:
-  with open(path, encoding='utf-8') as file:
-    old = json.load(file)
+  old = read_json(path)
   different = differing_fields(old, json.loads(config.to_json()))
   different = [name for name in different if name not in _WHERE_IT_RUNS]
   if different:
@@ -304,6 +303,29 @@ def measured_on() -> dict[str, str]:
 
 def _machine() -> str:
   return f'{platform.machine()}, {os.cpu_count()} cores'
+
+
+def read_json(path: str) -> dict[str, Any]:
+  """Reads a JSON file of a workdir.
+
+  Args:
+    path: The file.
+
+  Returns:
+    Its content.
+
+  Raises:
+    OSError: If it cannot be read.
+    ValueError: If it is damaged.
+  """
+  with open(path, encoding='utf-8') as file:
+    try:
+      return json.load(file)
+    except ValueError as error:
+      raise ValueError(
+        f'{path} is no JSON, as if it were cut off or edited: mend it, or give '
+        f'another --workdir. ({error})'
+      ) from error
 
 
 def write_text(path: str, text: str) -> None:

@@ -71,8 +71,7 @@ def load(
       **artifacts.measured_on(),
       **copy.deepcopy(dict(empty)),
     }
-  with open(path, encoding='utf-8') as file:
-    report = json.load(file)
+  report = artifacts.read_json(path)
   old = _without(report['config'], ignore)
   defaults = json.loads(default.get_config().to_json())
   different = artifacts.differing_fields(
