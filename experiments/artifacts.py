@@ -45,7 +45,8 @@ first layers that see pixels alone. Of a run with gates all but the metrics and
 `checkpoints/` is of the static network that it leaves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -55,6 +56,7 @@ import shutil
 import sys
 from typing import Any
 
+from absl import logging
 import jax
 import ml_collections
 
@@ -99,6 +101,40 @@ _WHERE_IT_RUNS = (
 )
 
 
+@contextlib.contextmanager
+def alone(workdir: str) -> Iterator[None]:
+  """While it lasts, no other process may write results into the workdir.
+
+  Two runs would remove each other's files, two sweeps overwrite each other's
+  points. Nothing is left of it, however the process ends. Where folders cannot
+  be locked, as in some that are shared, it does nothing.
+
+  Args:
+    workdir: It is made where it is missing. Of several processes of one job
+      the first answers for all.
+
+  Raises:
+    ValueError: If another process is at it.
+  """
+  with contextlib.ExitStack() as stack:
+    if hosts.is_first():
+      os.makedirs(workdir, exist_ok=True)
+      try:
+        import fcntl  # not on Windows
+
+        folder = os.open(workdir, os.O_RDONLY)
+        stack.callback(os.close, folder)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError as error:
+        raise ValueError(
+          f'Another process is writing results into {workdir}: wait for its '
+          'end, or give another --workdir.'
+        ) from error
+      except (ImportError, OSError):
+        logging.info('%s cannot be locked', workdir)
+    yield
+
+
 def check(
   workdir: str, config: ml_collections.ConfigDict, *, resume: bool
 ) -> None:
@@ -111,9 +147,14 @@ def check(
 
   Raises:
     ValueError: If there is an unfinished run and `resume` is not asked for, or
-      it is and the run there has another config; or if the run would remove
-      the network that it starts from.
+      it is and the run there has another config; if the run would remove the
+      network that it starts from; or if there are the results of a sweep.
   """
+  if os.path.exists(os.path.join(workdir, 'results.json')):
+    raise ValueError(
+      f'{workdir} holds the results of many runs, whose table and report this '
+      'one would replace: give another --workdir.'
+    )
   warm_start = config.get('warm_start')
   if warm_start and os.path.realpath(warm_start) == os.path.realpath(workdir):
     raise ValueError(
@@ -169,8 +210,7 @@ def _remove_run(workdir: str) -> None:
 
 
 def _check_config(path: str, config: ml_collections.ConfigDict) -> None:
-  with open(path, encoding='utf-8') as file:
-    old = json.load(file)
+  old = read_json(path)
   different = differing_fields(old, json.loads(config.to_json()))
   different = [name for name in different if name not in _WHERE_IT_RUNS]
   if different:
@@ -263,6 +303,29 @@ def measured_on() -> dict[str, str]:
 
 def _machine() -> str:
   return f'{platform.machine()}, {os.cpu_count()} cores'
+
+
+def read_json(path: str) -> dict[str, Any]:
+  """Reads a JSON file of a workdir.
+
+  Args:
+    path: The file.
+
+  Returns:
+    Its content.
+
+  Raises:
+    OSError: If it cannot be read.
+    ValueError: If it is damaged.
+  """
+  with open(path, encoding='utf-8') as file:
+    try:
+      return json.load(file)
+    except ValueError as error:
+      raise ValueError(
+        f'{path} is no JSON, as if it were cut off or edited: mend it, or give '
+        f'another --workdir. ({error})'
+      ) from error
 
 
 def write_text(path: str, text: str) -> None:

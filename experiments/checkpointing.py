@@ -18,7 +18,10 @@
 `save` writes the network that came out to `<workdir>/checkpoint`.
 """
 
+from collections.abc import Iterator
+import contextlib
 import os
+import textwrap
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -117,21 +120,49 @@ class Checkpoints:
 
     Raises:
       FileNotFoundError: If there is no checkpoint.
+      ValueError: If it cannot be read.
     """
     step = self.newest()
     if self._manager is None or step is None:
       raise FileNotFoundError('There is no checkpoint to go on from.')
-    found = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(
-          jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    older = [number for number in self._manager.all_steps() if number < step]
+    place = f'step {max(older)}' if older else 'the start'
+    with reading(
+      os.path.join(self._manager.directory, str(step)),
+      f'remove it, and --resume goes on from {place}',
+    ):
+      found = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(
+            jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+          ),
+          progress=ocp.args.JsonRestore(),
         ),
-        progress=ocp.args.JsonRestore(),
-      ),
-    )
+      )
     # One that is older than the field has no findings.
     return found['state'], Progress(**{'findings': [], **found['progress']})
+
+
+@contextlib.contextmanager
+def reading(path: str, advice: str = 'train again') -> Iterator[None]:
+  """Says in a sentence what Orbax says of files that are missing or damaged.
+
+  Args:
+    path: The checkpoint that is read meanwhile.
+    advice: What to do then.
+
+  Raises:
+    ValueError: If anything is raised meanwhile.
+  """
+  try:
+    yield
+  except Exception as error:  # of many kinds, with pages of TensorStore's
+    said = textwrap.shorten(str(error), 200)
+    raise ValueError(
+      f'The checkpoint {path} cannot be read, as if files of it were missing '
+      f'or damaged: {advice}. ({said})'
+    ) from error
 
 
 def save(workdir: str, arrays: Any) -> str:
@@ -163,12 +194,12 @@ def restore(workdir: str, like: Any) -> Any:
 
   Raises:
     FileNotFoundError: If there is no checkpoint.
-    ValueError: If the arrays there do not fit.
+    ValueError: If the arrays there do not fit or cannot be read.
   """
   path = _existing(workdir)
   target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
   _check_shapes(target, stored_leaves(workdir), path)
-  with ocp.PyTreeCheckpointer() as checkpointer:
+  with ocp.PyTreeCheckpointer() as checkpointer, reading(path):
     return checkpointer.restore(
       path,
       args=ocp.args.PyTreeRestore(
@@ -190,9 +221,11 @@ def stored_leaves(workdir: str) -> dict[str, Any]:
 
   Raises:
     FileNotFoundError: If there is no checkpoint.
+    ValueError: If it cannot be read.
   """
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    tree = checkpointer.metadata(_existing(workdir)).item_metadata.tree
+  path = _existing(workdir)
+  with ocp.PyTreeCheckpointer() as checkpointer, reading(path):
+    tree = checkpointer.metadata(path).item_metadata.tree
   return {
     tree_lib.path_string(key_path): leaf
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree)

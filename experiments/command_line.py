@@ -29,6 +29,7 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
+from experiments import artifacts
 from experiments import config_checks
 
 # What the user can mend.
@@ -81,10 +82,12 @@ def run_experiment(
   )
   for name in ('config', 'workdir'):  # --help shows those of the main module
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-  run(
-    lambda: print(experiment(config.value, workdir.value)),
-    required=('config',),
-  )
+
+  def main() -> None:
+    with artifacts.alone(workdir.value):
+      print(experiment(config.value, workdir.value))
+
+  run(main, required=('config',))
 
 
 def keep_compiled_programs() -> None:

@@ -210,6 +210,11 @@ def _check(plan: ml_collections.ConfigDict) -> None:
     if not plan[name]:
       raise ValueError(f'config.compare.{name} must not be empty.')
     config_checks.check_distinct(f'config.compare.{name}', plan[name])
+  for name in ('densities', 'tuning_densities'):
+    if not all(0 < density <= 1 for density in plan[name]):
+      raise ValueError(
+        f'config.compare.{name} must hold shares, in (0, 1]; got {plan[name]}.'
+      )
   for name in ('seeds', 'tuning_examples', 'search_trials'):
     if plan[name] < 1:
       raise ValueError(f'config.compare.{name} must be >= 1, got {plan[name]}.')

@@ -71,9 +71,13 @@ def make(
     The engine, or `None` if there is no such.
   """
   if name == 'scl_jax':
-    network = inference.compile(
-      fn, params, masks, images[:1], batch_sizes=batch_sizes
-    )
+    try:
+      network = inference.compile(
+        fn, params, masks, images[:1], batch_sizes=batch_sizes
+      )
+    except inference.UnsupportedError as error:
+      logging.warning('No sparse inference: %s', error)
+      return None
     logging.info('%s', network)
     return network
   if name == 'scipy':

@@ -72,7 +72,7 @@ def export(workdir: str, formats: Sequence[str]) -> dict[str, str]:
 
   Raises:
     FileNotFoundError: If there is no finished run.
-    ValueError: If a format is unknown.
+    ValueError: If a format is unknown, or ONNX does not take the network.
   """
   unknown = set(formats) - set(FORMATS)
   if unknown:
@@ -92,7 +92,10 @@ def export(workdir: str, formats: Sequence[str]) -> dict[str, str]:
     elif kind == 'stablehlo':
       scl_jax.save_stablehlo(path, run.network, run.params, run.images)
     else:
-      scl_jax.save_onnx(path, run.network, run.params, run.images)
+      try:
+        scl_jax.save_onnx(path, run.network, run.params, run.images)
+      except RuntimeError as error:
+        raise ValueError(f'--format=onnx: {error}') from error
   return paths
 
 

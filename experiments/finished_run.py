@@ -15,13 +15,13 @@
 """What a finished run of `experiments.main` left: its network, and its data."""
 
 from collections.abc import Callable
-import json
 import os
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
+from experiments import artifacts
 from experiments import checkpointing
 from experiments import evaluation
 from experiments import input_pipeline
@@ -86,8 +86,7 @@ def _read_json(workdir: str, name: str) -> dict[str, Any]:
       f'There is no {path}: train first, with python -m experiments.main '
       f'--workdir={workdir}.'
     )
-  with open(path, encoding='utf-8') as file:
-    return json.load(file)
+  return artifacts.read_json(path)
 
 
 def _like(workdir: str, model: Any, images: jax.Array) -> dict[str, Any]:

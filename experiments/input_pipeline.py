@@ -125,7 +125,8 @@ def load_dataset(
       repeating pixels and a border of zeros; `None` leaves them. Of a stream:
       the size that images are cropped and resized to.
     test_split: The split that is the test split, for data sets that have none
-      of that name: ImageNet's `'validation'`.
+      of that name: ImageNet's `'validation'`; or a part of one, such as
+      `'train[80%:]'`, which is then not trained on.
     scaling: Mean and standard deviation of each channel of pixels in [0, 1],
       see `augmentation.scale`.
     stream: Whether examples are read when they are needed, as they do not fit
@@ -152,12 +153,13 @@ def load_dataset(
   else:
     sources = tfds_source.open_splits(name, ('train', test_split))
     num_classes = sources[0].num_classes
+    shape = () if stream else _image_shape(sources[0])
     train, test = (
       streaming.Stream(
         source, np.arange(len(source.records)), image_size, crop_area, workers
       )
       if stream and image_size is not None
-      else _read(source)
+      else _read(source, shape)
       for source in sources
     )
   _check_scaling(scaling, train.image_shape[-1])
@@ -208,14 +210,22 @@ def _load_digits() -> tuple[Split, Split, int]:
   return everything.take(np.sort(train)), everything.take(np.sort(test)), 10
 
 
-def _read(source: tfds_source.Source) -> Split:
-  count = len(source.records)
-  shape = tuple(size for size in source.image_shape if size is not None)
-  if len(shape) < 3:
+def _image_shape(source: tfds_source.Source) -> tuple[int, ...]:
+  """That of all images; metadata that leave it open are often of equal ones."""
+  if None not in source.image_shape:
+    return tuple(size for size in source.image_shape if size is not None)
+  first = source.read(range(min(len(source.records), _BLOCK)))
+  shape, *others = dict.fromkeys(image.shape for image, _ in first)
+  if others:
     raise ValueError(
-      f'The images of {source.name!r} are of several sizes: give '
-      'config.stream=True and config.image_size.'
+      f'The images of {source.name!r} are of several sizes, such as {shape} '
+      f'and {others[0]}: give config.stream=True and config.image_size.'
     )
+  return shape
+
+
+def _read(source: tfds_source.Source, shape: tuple[int, ...]) -> Split:
+  count = len(source.records)
   images = np.empty((count, *shape), np.uint8)
   labels = np.empty(count, np.int32)
   for start in tqdm.trange(
@@ -233,7 +243,8 @@ def _read(source: tfds_source.Source) -> Split:
       if image.shape != shape:
         raise ValueError(
           f'Record {row} of {source.name!r}, split {source.split!r}, has the '
-          f'shape {image.shape} instead of {shape}.'
+          f'shape {image.shape} instead of {shape}: images of several sizes '
+          'need config.stream=True and config.image_size.'
         )
       images[row], labels[row] = image, label
   return Split(images, labels)

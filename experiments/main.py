@@ -30,6 +30,7 @@ import signal
 from absl import flags
 from ml_collections import config_flags
 
+from experiments import artifacts
 from experiments import command_line
 from experiments import hosts
 from experiments import interruption
@@ -73,9 +74,10 @@ def main() -> None:
       '--config.distributed=True.'
     )
   try:
-    result = train.train_and_evaluate(
-      _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
-    )
+    with artifacts.alone(_WORKDIR.value):
+      result = train.train_and_evaluate(
+        _CONFIG.value, _WORKDIR.value, resume=_RESUME.value
+      )
   except interruption.Interrupted as error:
     if hosts.is_first():
       print(error)

@@ -53,9 +53,15 @@ def load(
     What is in the file, with this command among its commands.
 
   Raises:
-    ValueError: If the file holds the results of another config.
+    ValueError: If the file holds the results of another config, or the folder
+      those of a single run.
     OSError: If the folder cannot be made or written to.
   """
+  if os.path.exists(os.path.join(workdir, 'result.json')):
+    raise ValueError(
+      f'{workdir} holds a run of experiments.main, whose table and report '
+      'those of many runs would replace: give another --workdir.'
+    )
   path = os.path.join(workdir, 'results.json')
   settings = _without(json.loads(config.to_json()), ignore)
   command = artifacts.command(module)
@@ -69,8 +75,7 @@ def load(
       **artifacts.measured_on(),
       **copy.deepcopy(dict(empty)),
     }
-  with open(path, encoding='utf-8') as file:
-    report = json.load(file)
+  report = artifacts.read_json(path)
   old = _without(report['config'], ignore)
   defaults = json.loads(default.get_config().to_json())
   different = artifacts.differing_fields(

@@ -82,6 +82,11 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         f'A sweep is over densities or penalties, and config.{name}='
         f'{config[name]} would go before them: train it by experiments.main.'
       )
+  if config.penalties and config.method in rules.WITHOUT_MASKS:
+    raise ValueError(
+      f'config.method={config.method!r} has no penalty, so that all points of '
+      'config.penalties would be the same: leave them out.'
+    )
   for name in ('densities', 'penalties'):
     config_checks.check_distinct(f'config.{name}', map(float, config[name]))
   todo = {

@@ -19,6 +19,7 @@ and the record; what to do about it, too.
 """
 
 from collections.abc import Iterable, Sequence
+import json
 import os
 import re
 from typing import Any, NamedTuple, SupportsIndex
@@ -32,7 +33,7 @@ class Source(NamedTuple):
 
   Attributes:
     name: The data set's name.
-    split: The split's name.
+    split: The split, in the notation of TensorFlow Datasets.
     records: The data source of TensorFlow Datasets.
     keys: The names of the image and the label in a record.
     image_shape: (height, width, channels), `None` where images differ.
@@ -98,16 +99,20 @@ def open_splits(name: str, splits: Sequence[str]) -> list[Source]:
 
   Args:
     name: The data set's name.
-    splits: The names of the splits.
+    splits: The names of the splits, or parts of them in the notation of
+      TensorFlow Datasets, such as `'train[80%:]'`. The first is left without
+      what the others take of it.
 
   Returns:
     A `Source` for each.
 
   Raises:
     ValueError: If there is no data set of that name, it is not of images with
-      one label, or a split is not there or empty.
+      one label, a split is not there or empty, or the others take all of the
+      first.
     FileNotFoundError: If it is not prepared, with the command that does it.
   """
+  from google.protobuf import json_format
   import tensorflow_datasets as tfds  # slow to import
 
   folder = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
@@ -115,7 +120,11 @@ def open_splits(name: str, splits: Sequence[str]) -> list[Source]:
   try:
     builder = tfds.builder(name, data_dir=folder)
     found = builder.info.splits
-  except AssertionError as error:  # about the metadata that lie there
+  except (
+    AssertionError,
+    json.JSONDecodeError,
+    json_format.ParseError,
+  ) as error:  # about the metadata that lie there
     raise ValueError(
       f'{name!r} in {folder} (TFDS_DATA_DIR) is not what the installed '
       f'tensorflow-datasets expects: prepare it again. ({error})'
@@ -138,7 +147,53 @@ def open_splits(name: str, splits: Sequence[str]) -> list[Source]:
       "Or take the embedded data set: config.dataset='digits'."
     )
   logging.info('Reading %s from %s', name, folder)
-  return [_open_split(builder, name, split) for split in splits]
+  for split in splits:
+    _check_split(name, found, split)
+  first, *others = splits
+  return [
+    _open_split(builder, name, split)
+    for split in (_rest(name, found, first, others), *others)
+  ]
+
+
+def _check_split(name: str, found: Any, split: str) -> None:
+  """Raises unless there is such a split, and anything in it."""
+  try:
+    count = found[split].num_examples
+  except (KeyError, ValueError) as error:
+    raise ValueError(
+      f'{name!r} has no split {split!r}, it has {sorted(found)}; trained on is '
+      "'train', and config.test_split says which one is tested on: another, or "
+      "a part, such as 'train[80%:]', that is then not trained on."
+    ) from error
+  if not count:
+    raise ValueError(f'The split {split!r} of {name!r} is empty.')
+
+
+def _rest(name: str, found: Any, split: str, others: Sequence[str]) -> str:
+  """A split without what others take of it."""
+  import tensorflow_datasets as tfds
+
+  count = found[split].num_examples
+  taken = [
+    (part.from_ or 0, count if part.to is None else part.to)
+    for other in others
+    for part in tfds.core.ReadInstruction.from_spec(other).to_absolute(found)
+    if part.splitname == split
+  ]
+  if not taken:
+    return split
+  rest, start = [], 0
+  for first, last in [*sorted(taken), (count, count)]:
+    if first > start:
+      rest.append(f'{split}[{start}:{first}]')
+    start = max(start, last)
+  if not rest:
+    raise ValueError(
+      f'config.test_split={others[0]!r} takes all that {name!r} has to train '
+      f"on: test on another split, or on a part, such as '{split}[80%:]'."
+    )
+  return '+'.join(rest)
 
 
 def _versions(folder: str) -> str:
@@ -149,14 +204,11 @@ def _versions(folder: str) -> str:
 
 
 def _open_split(builder: Any, name: str, split: str) -> Source:
-  splits, features = builder.info.splits, builder.info.features
-  if split not in splits:
-    raise ValueError(
-      f'{name!r} has no split {split!r}, it has {sorted(splits)}; '
-      'config.test_split says which one is tested on.'
-    )
+  features = builder.info.features
   keys = builder.info.supervised_keys or ('image', 'label')
-  if len(keys) != 2 or not all(key in features for key in keys):
+  if len(keys) != 2 or not all(
+    isinstance(key, str) and key in features for key in keys
+  ):
     raise ValueError(
       f'{name!r} must have an image and a label; its features are '
       f'{sorted(features)}.'
@@ -172,8 +224,6 @@ def _open_split(builder: Any, name: str, split: str) -> Source:
       f'{name!r} has images of {np.dtype(image.np_dtype)}; only those of uint8 '
       'are read.'
     )
-  if not splits[split].num_examples:
-    raise ValueError(f'The split {split!r} of {name!r} is empty.')
   return Source(
     name=name,
     split=split,

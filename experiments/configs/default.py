@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.dataset = 'mnist'
   config.validation_size = 0  # training examples set aside for choices
-  config.test_split = 'test'  # what a result is reported on
+  config.test_split = 'test'  # what a result is reported on; or a part
   config.image_size = config_dict.placeholder(int)  # None: as they are
   config.pixel_mean = ()  # of each channel in [0, 1]; (): pixels stay in [0, 1]
   config.pixel_std = ()

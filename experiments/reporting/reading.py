@@ -25,6 +25,8 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments import artifacts
+from experiments import checkpointing
 from experiments import comparison_report
 from experiments import contenders
 from experiments import mask_history
@@ -223,7 +225,7 @@ def _masks(workdir: str) -> Any:
   path = os.path.join(os.path.abspath(workdir), 'checkpoint')
   if not os.path.isdir(path):
     raise FileNotFoundError(f'There is no checkpoint in {path}.')
-  with ocp.PyTreeCheckpointer() as checkpointer:
+  with ocp.PyTreeCheckpointer() as checkpointer, checkpointing.reading(path):
     stored = checkpointer.metadata(path).item_metadata.tree['masks']
     like = {
       'masks': jax.tree.map(
@@ -268,7 +270,7 @@ def _text(workdir: str, name: str) -> str:
 
 
 def _json(workdir: str, name: str) -> dict[str, Any]:
-  return json.loads(_text(workdir, name))
+  return artifacts.read_json(os.path.join(workdir, name))
 
 
 def _json_if_there(workdir: str, name: str) -> dict[str, Any] | None:

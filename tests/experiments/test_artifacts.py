@@ -16,12 +16,15 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from experiments import artifacts
 from experiments import export
 from experiments import input_pipeline
+from experiments import sweep
 from experiments import train
 from experiments.configs import digits_mlp_scl
 from tests.experiments import made_workdir
@@ -138,3 +141,63 @@ def test_numbers_out_of_range(fields, message):
   config = config_of(dataset='there is none', **fields)
   with pytest.raises(ValueError, match=message):
     input_pipeline.from_config(config)
+
+
+_HOLD = """
+import sys, time
+from experiments import artifacts
+with artifacts.alone(sys.argv[1]):
+  print('alone', flush=True)
+  time.sleep(600)
+"""
+
+
+def test_two_processes_do_not_write_into_one_workdir(tmp_path):
+  workdir = str(tmp_path / 'run')
+  with subprocess.Popen(
+    [sys.executable, '-c', _HOLD, workdir], stdout=subprocess.PIPE, text=True
+  ) as process:
+    assert process.stdout.readline() == 'alone\n'
+    with (
+      pytest.raises(ValueError, match=f'Another process .* {workdir}: wait'),
+      artifacts.alone(workdir),
+    ):
+      pass
+    with artifacts.alone(str(tmp_path / 'other')):
+      pass
+    process.kill()
+  with artifacts.alone(workdir):
+    assert not os.listdir(workdir)
+
+
+def test_commands_do_not_write_into_a_workdir_in_use(tmp_path):
+  config = 'experiments/configs/digits_mlp_scl.py'
+  with artifacts.alone(str(tmp_path)):
+    for module in ('main', 'sweep'):
+      process = subprocess.run(
+        [
+          *(sys.executable, '-m', f'experiments.{module}'),
+          *(f'--config={config}', f'--workdir={tmp_path}'),
+          '--config.epochs=1',
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+      )
+      assert process.returncode == 1
+      assert 'ValueError: Another process is writing' in process.stderr
+      assert 'Traceback' not in process.stderr
+  assert not os.listdir(tmp_path)
+
+
+def test_a_run_and_a_sweep_do_not_share_a_workdir(tmp_path):
+  (tmp_path / 'sweep').mkdir()
+  (tmp_path / 'sweep' / 'results.json').write_text('{}')
+  with pytest.raises(ValueError, match='sweep holds the results of many runs'):
+    train.train_and_evaluate(config_of(), str(tmp_path / 'sweep'))
+  (tmp_path / 'run').mkdir()
+  made_workdir.write(tmp_path / 'run')
+  before = contents(tmp_path / 'run')
+  with pytest.raises(ValueError, match=r'run holds a run of experiments\.main'):
+    sweep.sweep(config_of(densities=(0.1,), seeds=1), str(tmp_path / 'run'))
+  assert contents(tmp_path / 'run') == before

@@ -67,6 +67,18 @@ def test_engines_agree_and_are_timed():
   assert lines[2].startswith('| net | 20.0% | 4 | ')
 
 
+def test_what_sparse_inference_does_not_run():
+  """Convolutions in bfloat16: the other engines are measured all the same."""
+  kernel = jnp.ones((3, 3, 1, 2), jnp.bfloat16)
+  fn = lambda params, images: jax.lax.conv_general_dilated(
+    images.astype(jnp.bfloat16), params['kernel'], (1, 1), 'SAME',
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )  # fmt: skip
+  images = np.ones((2, 6, 6, 1), np.float32)
+  params, masks = {'kernel': kernel}, {'kernel': jnp.ones_like(kernel)}
+  assert engines.make('scl_jax', fn, params, masks, images, [2]) is None
+
+
 def test_scipy_is_for_perceptrons():
   fn, params, masks, images = _network()
   other = lambda params, images: jnp.tanh(fn(params, images))

@@ -138,6 +138,15 @@ def test_unknown_formats(workdir):
     export.export(workdir, ['sparse', 'zip'])
 
 
+def test_a_network_that_onnx_does_not_take(workdir, monkeypatch):
+  def save_onnx(*_):
+    raise RuntimeError('jax2onnx does not translate this network.')
+
+  monkeypatch.setattr(scl_jax, 'save_onnx', save_onnx)
+  with pytest.raises(ValueError, match='--format=onnx: jax2onnx does not'):
+    export.export(workdir, ['onnx'])
+
+
 def test_onnx(workdir):
   pytest.importorskip('jax2onnx')
   onnxruntime = pytest.importorskip('onnxruntime')

@@ -14,8 +14,10 @@
 # ==============================================================================
 """A run that is stopped and goes on is the run that was not stopped."""
 
+import gc
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,11 +29,14 @@ import numpy as np
 import pytest
 
 from experiments import checkpointing
+from experiments import finished_run
 from experiments import hosts
 from experiments import initial
 from experiments import interruption
+from experiments import report
 from experiments import train
 from experiments.configs import digits_mlp_scl
+from tests.experiments import made_workdir
 
 _EPOCHS = 20
 
@@ -209,6 +214,77 @@ def test_a_checkpoint_without_findings(tmp_path):
     again, left = found.restore(state)
   assert left == progress._replace(findings=[])
   np.testing.assert_array_equal(again.params['w'], [1, 1])
+
+
+@pytest.fixture
+def left_by_orbax():
+  """Coroutines that it gives up when a read fails; they complain later."""
+  yield
+  gc.collect()
+
+
+def cut(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.usefixtures('left_by_orbax')
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize(
+  'pattern', ['state/ocdbt.process_0/d/*', 'state/_METADATA', 'progress/meta*']
+)
+def test_damaged_checkpoints(tmp_path, pattern):
+  arrays = np.random.default_rng(0).normal(size=(100, 100))
+  state = lambda step: train.TrainState(
+    jnp.int32(step), {'w': jnp.asarray(arrays, jnp.float32)}, {}, ()
+  )
+  progress = checkpointing.Progress([], [], 1.5)
+  with checkpointing.Checkpoints(str(tmp_path)) as found:
+    for step in (5, 7):
+      found.save(state(step), progress)
+  for path in (tmp_path / 'checkpoints' / '7').glob(pattern):
+    cut(path)
+  with (
+    checkpointing.Checkpoints(str(tmp_path)) as found,
+    pytest.raises(ValueError, match='missing or damaged: ') as error,
+  ):
+    found.restore(state(0))
+  folder = tmp_path / 'checkpoints' / '7'
+  assert str(error.value).startswith(f'The checkpoint {folder} cannot be read')
+  assert 'remove it, and --resume goes on from step 5. (' in str(error.value)
+  assert len(str(error.value).splitlines()) == 1
+  shutil.rmtree(folder)
+  with checkpointing.Checkpoints(str(tmp_path)) as found:
+    again, _ = found.restore(state(0))
+  assert again.step == 5
+
+
+@pytest.mark.usefixtures('left_by_orbax')
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('pattern', ['**/manifest.ocdbt', '_METADATA'])
+def test_damaged_networks(tmp_path, pattern):
+  made_workdir.write(tmp_path)
+  for path in (tmp_path / 'checkpoint').glob(pattern):
+    cut(path)
+  like = {'masks': {'Dense_1': {'kernel': jnp.ones((30, 10))}}}
+  for read in (
+    lambda: checkpointing.restore(str(tmp_path), like),
+    lambda: report.write(str(tmp_path)),
+  ):
+    with pytest.raises(ValueError, match=r'checkpoint cannot be .*train again'):
+      read()
+
+
+def test_a_damaged_config(tmp_path):
+  made_workdir.write(tmp_path)
+  (tmp_path / 'checkpoints' / '76').mkdir(parents=True)
+  cut(tmp_path / 'config.json')
+  for run in (
+    lambda: train.train_and_evaluate(get_config(), str(tmp_path), resume=True),
+    lambda: report.write(str(tmp_path)),
+    lambda: finished_run.load(str(tmp_path), num_images=1),
+  ):
+    with pytest.raises(ValueError, match=r'config\.json is no JSON, as if it'):
+      run()
 
 
 def test_nothing_to_resume_is_a_fresh_run(tmp_path):

@@ -124,6 +124,16 @@ def test_sweeps_over_densities_of_methods_without(
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('method', ['dense', 'consensus'])
+def test_sweeps_over_penalties_of_methods_without(
+  tmp_path, monkeypatch, method
+):
+  config = config_of(method=method, penalties=(0.1, 0.2), seeds=1)
+  monkeypatch.setattr(train, 'fit', None)
+  with pytest.raises(ValueError, match=f"method='{method}' has no penalty"):
+    sweep.sweep(config, str(tmp_path))
+
+
 def test_labels():
   assert contenders.label_of('scl') == 'SCL'
   assert contenders.label_of('gradual_magnitude') == 'gradual magnitude'

@@ -16,6 +16,7 @@
 
 import collections
 import contextlib
+import json
 
 import numpy as np
 import pytest
@@ -191,6 +192,77 @@ def test_in_memory(tmp_path, monkeypatch):
     input_pipeline.load_dataset('tiny')
 
 
+def write_numbers(folder, splits):
+  """Images of equal sizes, which the metadata leave open; each pixel its label.
+
+  Args:
+    folder: What `TFDS_DATA_DIR` shall be.
+    splits: From names to labels.
+  """
+  image = lambda label: np.full((6, 5, 3), label, np.uint8)
+  tfds_files.write(
+    folder,
+    {name: [(image(x), x) for x in labels] for name, labels in splits.items()},
+    num_classes=10,
+    shards=2,
+  )
+
+
+@pytest.mark.parametrize('is_stream', [False, True])
+@pytest.mark.parametrize(
+  ('test_split', 'part'),
+  [
+    ('train[80%:]', slice(8, 10)),
+    ('train[:3]', slice(0, 3)),
+    ('train[20%:50%]', slice(2, 5)),
+  ],
+)
+def test_a_part_of_the_training_split_is_tested_on(
+  tmp_path, monkeypatch, test_split, part, is_stream
+):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  write_numbers(tmp_path, {'train': range(10)})
+  order = [*range(0, 10, 2), *range(1, 10, 2)]  # first the first file
+  dataset = input_pipeline.load_dataset(
+    'tiny', test_split=test_split, stream=is_stream, image_size=6
+  )
+  labels = {
+    name: np.concatenate([y for _, y in getattr(dataset, name).blocks(4)])
+    for name in ('train', 'test')
+  }
+  assert labels['test'].tolist() == order[part]
+  del order[part]
+  assert labels['train'].tolist() == order
+
+
+@pytest.mark.parametrize(
+  ('test_split', 'message'),
+  [
+    ('train', r"test_split='train' takes all .*such as 'train\[80%:\]'"),
+    ('all', "test_split='all' takes all"),
+    ('train[5:]+train[:5]', 'takes all'),
+    ('test', "has no split 'test', it has \\['train', 'unlabelled'\\]"),
+    ('train[3:99]', 'has no split'),
+    ('train[:0]', 'is empty'),
+  ],
+)
+def test_nobody_is_tested_on_what_is_trained_on(
+  tmp_path, monkeypatch, test_split, message
+):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  write_numbers(tmp_path, {'train': range(10), 'unlabelled': [0]})
+  with pytest.raises(ValueError, match=message):
+    input_pipeline.load_dataset('tiny', test_split=test_split)
+
+
+def test_equal_sizes_that_the_metadata_leave_open(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  write_numbers(tmp_path, {'train': range(10), 'test': [3]})
+  dataset = input_pipeline.load_dataset('tiny')
+  assert dataset.train.image_shape == (6, 5, 3)
+  np.testing.assert_array_equal(dataset.test.images, np.full((1, 6, 5, 3), 3))
+
+
 def _colour(images):
   return images.reshape(len(images), -1, 3).mean(axis=1).argmax(axis=-1)
 
@@ -250,6 +322,24 @@ class TestBadFiles:
     name = path / 'tiny-train.array_record-00000-of-00001'
     name.write_bytes(name.read_bytes()[:-5000])
     with pytest.raises(ValueError, match=r"'train'.*missing, cut off"):
+      self.load(tmp_path, monkeypatch)
+
+  @pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+  def test_metadata_that_are_cut_off(self, tmp_path, monkeypatch, name):
+    path = self.write(tmp_path, examples(6)) / name
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match=r"'tiny' in .*: prepare it again"):
+      self.load(tmp_path, monkeypatch)
+
+  def test_several_images_as_the_input(self, tmp_path, monkeypatch):
+    path = self.write(tmp_path, examples(6)) / 'dataset_info.json'
+    info = json.loads(path.read_text())
+    feature = {'featureKey': 'image'}
+    info['supervisedKeys']['tuple']['items'][0] = {
+      'dict': {'dict': {'left': feature, 'right': feature}}
+    }
+    path.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="'tiny' must have an image and a"):
       self.load(tmp_path, monkeypatch)
 
   def test_empty_split(self, tmp_path, monkeypatch):
