@@ -29,6 +29,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_cpu_parallel_codegen_split_count=1',
   ]
 )
+# Nor does anybody read which lines of Python an operation comes from.
+os.environ['JAX_TRACEBACK_IN_LOCATIONS_LIMIT'] = '0'
 
 import hypothesis
 import jax
