@@ -159,6 +159,8 @@ def scl(
       `'feature'`, a block shape such as (4, 4), or these by patterns of paths.
       It gets the sum of its connections' gradients and prices, or their mean
       where a normaliser has set their scale.
+      BatchNorm undoes the length of a feature: in front of it a whole one has
+      the gradient 0, and nothing holds it against the price.
     mask_dtype: What mask variables are stored in: float32, or bfloat16, which
       takes 2 bytes less and is rounded to at random
       (`scl_jax.rounding`); they are computed in float32.
