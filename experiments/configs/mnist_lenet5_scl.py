@@ -21,7 +21,7 @@ Run it with:
         --workdir=workdirs/mnist_lenet5_scl
 
 Measured on one CPU core, seeds 0 to 4, test split, with
-`--config.target_density=0.005`: 99.10 ± 0.08 %, about 5 minutes a run;
+`--config.target_density=0.005`: 99.00 ± 0.14 %, about 4 minutes a run;
 `experiments/results/mnist_lenet5_10_epochs` has the command and all runs.
 """
 
