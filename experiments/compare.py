@@ -54,6 +54,7 @@ from experiments import report as report_page
 from experiments import result_store
 from experiments import train
 import scl_jax
+from scl_jax import checks
 from scl_jax import tree as tree_lib
 
 # More of these adds runs, and changes none.
@@ -211,10 +212,8 @@ def _check(plan: ml_collections.ConfigDict) -> None:
       raise ValueError(f'config.compare.{name} must not be empty.')
     config_checks.check_distinct(f'config.compare.{name}', plan[name])
   for name in ('densities', 'tuning_densities'):
-    if not all(0 < density <= 1 for density in plan[name]):
-      raise ValueError(
-        f'config.compare.{name} must hold shares, in (0, 1]; got {plan[name]}.'
-      )
+    for density in plan[name]:
+      checks.check_density(f'config.compare.{name}', density)
   for name in ('seeds', 'tuning_examples', 'search_trials'):
     if plan[name] < 1:
       raise ValueError(f'config.compare.{name} must be >= 1, got {plan[name]}.')

@@ -48,7 +48,7 @@ gc.set_threshold(50_000, 20, 100)
 
 @pytest.fixture(scope='module', autouse=True)
 def forget_programs():
-  """JAX keeps what it compiled, and at most 4096 programs of a process."""
+  """Else they take gigabytes, and JAX caches no new ones after thousands."""
   yield
   jax.clear_caches()
 

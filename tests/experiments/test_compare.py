@@ -205,12 +205,9 @@ class TestSearch:
     ({'densities': ()}, r'compare\.densities must not be empty'),
     ({'densities': (0.5, 0.5)}, r'compare\.densities .*got 0.5 twice'),
     # They would be found out after all trials, or never.
-    (
-      {'densities': (0.5, 0)},
-      r'compare\.densities must hold shares, in \(0, 1',
-    ),
-    ({'densities': (5, 2)}, r'compare\.densities must hold shares.*got \(5, 2'),
-    ({'tuning_densities': (-0.1,)}, r'tuning_densities must hold shares'),
+    ({'densities': (0.5, 0)}, r'compare\.densities must be in \(0, 1\], got 0'),
+    ({'densities': (5, 2)}, r'compare\.densities must be in \(0, 1\], got 5'),
+    ({'tuning_densities': (-0.1,)}, r'tuning_densities must be .*got -0\.1'),
     ({'methods': ('snip', 'snip')}, r"compare\.methods .*got 'snip' twice"),
     ({'seeds': 0}, 'seeds must be >= 1, got 0'),
     # The trials would be judged on the test split.

@@ -15,6 +15,7 @@
 """Reports: what a new one holds, and that committed ones still load."""
 
 import json
+import os
 import pathlib
 import shlex
 import sys
@@ -115,6 +116,17 @@ def test_new_report(tmp_path, monkeypatch):
   report['points'].append({})
   assert empty == {'points': []}
   assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_made_or_refused_before_any_training(tmp_path, monkeypatch):
+  load(tmp_path / 'new' / 'folder', default.get_config())
+  assert (tmp_path / 'new' / 'folder').is_dir()
+  (tmp_path / 'file').touch()
+  with pytest.raises(NotADirectoryError):
+    load(tmp_path / 'file' / 'run', default.get_config())
+  monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
+  with pytest.raises(PermissionError, match=r'--workdir=.* cannot be written'):
+    load(tmp_path, default.get_config())
 
 
 def test_what_may_differ_and_what_not(tmp_path):
