@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
   plan.tuning_densities = (0.02,)
   plan.search_trials = 3
   plan.trials = {
-    'scl': _trials({'scl.ramp': 0.5}),
+    'scl': _trials({'scl.ramp': 0.6, 'scl.init_value': 0.1}),
     'gradual_magnitude': _trials({'freeze_at': 0.5}),
     'lamp': _trials({'freeze_at': 0.5}),
     'rigl': _trials({'rigl.update_every': 30}),
