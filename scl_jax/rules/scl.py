@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 import optax
 
 from scl_jax import checks
+from scl_jax import control
 from scl_jax import features
 from scl_jax import granularity as granularity_lib
 from scl_jax import masks as masks_lib
@@ -56,10 +57,10 @@ class SCLState(NamedTuple):
       With densities of layers a tree like `mask_params`.
     normalizer_state: State of the normaliser.
     optimizer_state: State of the mask optimizer and of the box.
-    control_state: State of the controller of λ; `None` if λ is given. With
-      densities of layers a tree of them.
+    control_state: State of the controller of λ, a `control.ControlState`;
+      `None` if λ is given.
     budget: The number of connections to end with, int32, or the MACs, a
-      `wide.Wide`; `None` and a tree likewise.
+      `wide.Wide`; `None` likewise, and with densities of layers a tree.
     freeze_step: The first step with fixed masks, int32, or `None`.
     motion_state: What `scl_jax.diagnose` needs of the past.
   """
@@ -69,7 +70,7 @@ class SCLState(NamedTuple):
   penalty: PyTree
   normalizer_state: optax.OptState
   optimizer_state: optax.OptState
-  control_state: PyTree
+  control_state: control.ControlState | None
   budget: PyTree
   freeze_step: jax.Array | None
   motion_state: motion.MotionState
