@@ -176,8 +176,10 @@ class NnxModel(nnx.Module):
     return self.layers[1](jnp.tanh(self.norm(self.layers[0](x))))
 
 
-@pytest.mark.parametrize('prunable', [None, 'layers/.*/kernel'])
-@pytest.mark.parametrize('target', [0.3, {'layers/.*': 0.3}])
+@pytest.mark.parametrize(
+  ('target', 'prunable'),
+  [(0.3, None), ({'layers/.*': 0.3}, 'layers/.*/kernel')],
+)
 def test_nnx(target, prunable):
   model = NnxModel(nnx.Rngs(0))
   tx = scl_jax.sparsify(
