@@ -77,17 +77,19 @@ def check_density(name: str, value: Any) -> None:
   check_scalar(name, value, lambda x: 0 < x <= 1, 'in (0, 1]')
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
+def check_whole(name: str, value: Any, least: Any) -> None:
   """Raises unless an argument is a whole number that is high enough.
 
   Args:
     name: The argument, for the message.
     value: What was given for it.
-    least: The least that it may be.
+    least: The least that it may be, which may be traced.
 
   Raises:
     ValueError: If it is something else.
   """
+  if isinstance(least, jax.Array):
+    least = 0 if isinstance(least, core.Tracer) else least.item()
   check_scalar(
     name,
     value,

@@ -43,6 +43,9 @@ PyTree = Any
 class ControlState(NamedTuple):
   """State of the controller.
 
+  Of several controllers, one for each leaf, the fields are trees. (Not a tree
+  of states: Flax NNX wants arrays where the leaves are.)
+
   Attributes:
     target: The density to reach, float32.
     scale: The unit of λ, float32; 0 until it is measured.
@@ -95,31 +98,31 @@ def goal_density(
   return jnp.asarray(target, jnp.float32) ** share
 
 
-def measure_scale(state: PyTree, gradients: Callable[[], PyTree]) -> PyTree:
+def measure_scale(
+  state: ControlState, gradients: Callable[[], PyTree]
+) -> ControlState:
   """Sets the scale to the root mean square of gradients, once.
 
   Args:
-    state: A `ControlState`, or a tree of them for the leaves of the gradients.
+    state: The state: of all leaves, or of each.
     gradients: A function that gives a tree of arrays, to which λ will be added.
       A function, so that other steps need not compute and store them.
 
   Returns:
     The state, unchanged where it has a scale already.
   """
-  states, treedef = jax.tree.flatten(
-    state, is_leaf=lambda node: isinstance(node, ControlState)
-  )
+  scales, treedef = jax.tree.flatten(state.scale)
 
   def measure():
+    parts = treedef.flatten_up_to(gradients())
     return treedef.unflatten(
-      s._replace(scale=jnp.where(s.scale > 0, s.scale, _rms(part)))
-      for s, part in zip(
-        states, treedef.flatten_up_to(gradients()), strict=True
-      )
+      jnp.where(scale > 0, scale, _rms(part))
+      for scale, part in zip(scales, parts, strict=True)
     )
 
-  is_missing = jnp.any(jnp.stack([s.scale for s in states]) == 0)
-  return branching.cond(is_missing, measure, lambda: state)
+  is_missing = jnp.any(jnp.stack(scales) == 0)
+  scale = branching.cond(is_missing, measure, lambda: state.scale)
+  return state._replace(scale=scale)
 
 
 def _rms(tree: PyTree) -> jax.Array:

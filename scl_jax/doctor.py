@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from scl_jax import control
 from scl_jax import metrics
 from scl_jax import motion
 from scl_jax import patterns
@@ -252,20 +251,20 @@ def _uneven_cut(state: SCLState, freeze_step: int) -> list[Finding]:
 
 def _aims(state: SCLState) -> list[tuple[str, float, float]]:
   """What is controlled, its density now and the target, in percent."""
-  is_leaf = lambda node: isinstance(node, control.ControlState)
-  nodes, _ = jax.tree_util.tree_flatten_with_path(
-    state.control_state, is_leaf=is_leaf
-  )
+  if state.control_state is None:
+    return []
   of_macs = (
     ' of the prunable MACs' if isinstance(state.budget, wide.Wide) else ''
   )
   return [
     (
-      of_macs or (f' in {tree_lib.path_string(path)!r}' if path else ''),
-      100 * float(node.density),
-      100 * float(node.target),
+      of_macs or (f' in {path!r}' if path else ''),
+      100 * float(density),
+      100 * float(target),
     )
-    for path, node in nodes
+    for path, density, target in tree_lib.zip_leaves(
+      state.control_state.density, state.control_state.target
+    )
   ]
 
 

@@ -77,13 +77,15 @@ def default_feature_axes(path: str, leaf: Any) -> Axes:
     return (-2, -1)
   if rank == 3 and parent == 'out':
     return (-1,)
-  if rank == 4:  # a 2-D convolution, HWIO
+  # A 2-D convolution, HWIO; else a stack of projections, or a convolution.
+  if rank == 4 and parent not in ('query', 'key', 'value'):
     return (-1,)
   raise ValueError(
     f'The feature axes of {path!r}, shape {jnp.shape(leaf)}, do not follow '
     'from its name. State them, for example '
-    f"feature_axes={{'{re.escape(path)}': (-1,)}} for a convolution or "
-    '(-2, -1) for a projection onto heads.'
+    f"feature_axes={{'{re.escape(path)}': (-1,)}} for a convolution, (-2, -1) "
+    'for a projection onto heads, or (0, -1) for a stack of matrices, as '
+    'flax.linen.scan makes it.'
   )
 
 

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scl_jax import checks
 from scl_jax import features
 from scl_jax import granularity as granularity_lib
 from scl_jax import ste
@@ -76,8 +77,7 @@ def init_mask_params(
     >>> init_mask_params(weights, granularity='feature')['kernel']
     Array([[0.3, 0.3]], dtype=float32)
   """
-  if not math.isfinite(init_value):
-    raise ValueError(f'init_value must be finite, got {init_value}.')
+  checks.check_scalar('init_value', init_value, lambda _: True, 'finite')
   chosen = select_prunable(weights, prunable)
   rows = tree_lib.zip_leaves(weights, chosen)
   shapes = granularity_lib.variable_shapes(

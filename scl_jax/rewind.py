@@ -77,6 +77,7 @@ def rewind(
   weights = get_sparsify_state(optimizer.init(earlier)).weights
   tree_lib.check_same_structure(weights, present.weights, 'params', 'the state')
   masked = masks_lib.apply_masks(params, get_masks(opt_state))
+  masked = tree_lib.unshared(masked, params)  # to go back to them again
   fresh = optimizer.init(masked)  # some optimizers remember values of params
 
   def replace(node):

@@ -166,6 +166,8 @@ def sparsify(
     rule_state = rule.init(weights)
     effective = params_of(rule, rule_state, weights)
     variables = effective if rule.effective is None else weights
+    # Some optimizers keep in their state what they start from.
+    variables = tree_lib.unshared(variables, weights)
     return SparsifyState(weights, rule_state, inner.init(variables))
 
   def update_fn(updates, state, params=None, **extra_args):

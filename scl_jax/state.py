@@ -128,7 +128,7 @@ def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
   """
   state = get_sparsify_state(opt_state)
   params = mask_rule.params_of(rule, state.rule_state, state.weights)
-  return _with_holes(params)
+  return _with_holes(tree_lib.unshared(params, state.weights))
 
 
 def _with_holes(tree: PyTree) -> PyTree:

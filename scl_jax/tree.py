@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax import core
 import jax.numpy as jnp
 
 PyTree = Any
@@ -110,6 +111,26 @@ def keep_where(tree: PyTree, other: PyTree) -> PyTree:
   return jax.tree.map(
     lambda leaf, mark: None if mark is None else leaf, tree, other
   )
+
+
+def unshared(tree: PyTree, other: PyTree) -> PyTree:
+  """A tree that shares no array with another one, so that both can be donated.
+
+  Args:
+    tree: Any pytree.
+    other: Any other.
+
+  Returns:
+    `tree`, with copies of the arrays that are leaves of `other` too. What is
+    traced stays, as a compiled function gives each result its own buffer.
+  """
+  taken = {id(leaf) for leaf in jax.tree.leaves(other)}
+
+  def own(leaf):
+    is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, core.Tracer)
+    return jnp.copy(leaf) if is_array and id(leaf) in taken else leaf
+
+  return jax.tree.map(own, tree)
 
 
 def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:

@@ -153,7 +153,7 @@ def test_densities_of_layers_are_those_that_were_seen():
     optax.sgd(0.1), scl_jax.scl(target_density={'.*': 0.2}, freeze_step=9)
   )
   _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
-  seen = state.rule_state.control_state['a']['kernel'].density
+  seen = state.rule_state.control_state.density['a']['kernel']
   np.testing.assert_array_equal(seen, 1.0)
 
 

@@ -68,6 +68,7 @@ def test_default(path, shape, expected):
   [
     ('params/DenseGeneral_0/kernel', (8, 2, 4)),
     ('params/stack/Dense_0/kernel', (5, 4, 3)),
+    ('params/stack/attention/query/kernel', (5, 8, 2, 4)),
     ('kernel', (8, 2, 4)),
     ('params/moe/kernel', (2, 2, 3, 4, 5)),
   ],

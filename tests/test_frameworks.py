@@ -176,12 +176,15 @@ class NnxModel(nnx.Module):
     return self.layers[1](jnp.tanh(self.norm(self.layers[0](x))))
 
 
-@pytest.mark.parametrize('prunable', [None, 'layers/.*/kernel'])
-def test_nnx(prunable):
+@pytest.mark.parametrize(
+  ('target', 'prunable'),
+  [(0.3, None), ({'layers/.*': 0.3}, 'layers/.*/kernel')],
+)
+def test_nnx(target, prunable):
   model = NnxModel(nnx.Rngs(0))
   tx = scl_jax.sparsify(
     optax.adam(1e-2),
-    scl_jax.scl(target_density=0.3, freeze_step=40, prunable=prunable),
+    scl_jax.scl(target_density=target, freeze_step=40, prunable=prunable),
   )
   optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
@@ -200,3 +203,4 @@ def test_nnx(prunable):
   )
   assert scl_jax.density(masks) == pytest.approx(0.3, abs=0.01)
   assert 'kernel' in scl_jax.summary(nnx.state(model, nnx.Param), masks)
+  assert scl_jax.diagnose(optimizer.opt_state, 0) == []

@@ -328,7 +328,7 @@ class TestErrors:
       ({'penalty': 0.1, 'box': 0.0}, 'box must be > 0'),
       ({'penalty': 0.1, 'mask_optimizer': 0}, 'mask_optimizer must be a n'),
       ({'penalty': 0.1, 'mask_optimizer': None}, 'mask_optimizer must be a n'),
-      ({'penalty': 0.1, 'box': 0.1}, 'init_value must lie within the box'),
+      ({'penalty': 0.1, 'box': 0.1}, 'init_value must be finite and within'),
       ({'penalty': 0.1, 'init_value': np.inf}, 'init_value must be finite'),
       ({'penalty': 0.1, 'estimator': 'step'}, "identity.*got 'step'"),
       ({'penalty': 0.1, 'penalty_order': 'first'}, "got 'first'"),

@@ -133,7 +133,7 @@ def gradual_magnitude(
 
   def choose(grads, state, weights):
     connections = tree_lib.keep_where(weights, state.masks)
-    left = (end_step - state.count) / max(end_step - begin_step, 1)
+    left = (end_step - state.count) / jnp.maximum(end_step - begin_step, 1)
     surplus = jnp.asarray(left, jnp.float32) ** 3
     if allocation == 'global':
       total = sum(w.size for w in jax.tree.leaves(connections))

@@ -16,15 +16,18 @@
 
 from collections.abc import Mapping
 import functools
+import math
 import numbers
 from typing import Literal, NamedTuple
 
 import jax
+from jax import core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import optax
 
 from scl_jax import checks
+from scl_jax import control
 from scl_jax import features
 from scl_jax import granularity as granularity_lib
 from scl_jax import masks as masks_lib
@@ -56,10 +59,10 @@ class SCLState(NamedTuple):
       With densities of layers a tree like `mask_params`.
     normalizer_state: State of the normaliser.
     optimizer_state: State of the mask optimizer and of the box.
-    control_state: State of the controller of λ; `None` if λ is given. With
-      densities of layers a tree of them.
+    control_state: State of the controller of λ, a `control.ControlState`;
+      `None` if λ is given.
     budget: The number of connections to end with, int32, or the MACs, a
-      `wide.Wide`; `None` and a tree likewise.
+      `wide.Wide`; `None` likewise, and with densities of layers a tree.
     freeze_step: The first step with fixed masks, int32, or `None`.
     motion_state: What `scl_jax.diagnose` needs of the past.
   """
@@ -69,7 +72,7 @@ class SCLState(NamedTuple):
   penalty: PyTree
   normalizer_state: optax.OptState
   optimizer_state: optax.OptState
-  control_state: PyTree
+  control_state: control.ControlState | None
   budget: PyTree
   freeze_step: jax.Array | None
   motion_state: motion.MotionState
@@ -332,7 +335,7 @@ def scl(
       prices = jax.tree.map(lambda _: price, mask_grads)
     else:
       prices = target.charges(price, mask_grads)
-    if feature_price:
+    if isinstance(feature_price, core.Tracer) or feature_price:
       relative = relative_prices(expanded, feature_price, feature_axes)
       prices = jax.tree.map(jnp.multiply, prices, relative)
     return jax.tree.map(charge, expanded, mask_grads, prices)
@@ -363,12 +366,14 @@ def _falling_sgd(
   )
   if freeze_step is None:
     return optax.sgd(learning_rate)
-  steps = (7 * freeze_step) // 10
-  return optax.sgd(
-    optax.linear_schedule(
-      learning_rate, 0.0, freeze_step - steps, transition_begin=steps
-    )
-  )
+  start = (7 * freeze_step) // 10
+
+  # Not optax.linear_schedule, which refuses steps that are traced.
+  def rate(count):
+    steps = freeze_step - start
+    return learning_rate * (1 - jnp.clip(count - start, 0, steps) / steps)
+
+  return optax.sgd(rate)
 
 
 def _check_arguments(
@@ -379,13 +384,14 @@ def _check_arguments(
   )
   checks.check_whole('freeze_step', freeze_step, 1)
   checks.check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
-  checks.check_scalar('init_value', init_value, lambda _: True, 'finite')
   checks.check_scalar('box', box, lambda x: x > 0, '> 0')
-  if isinstance(box, numbers.Real) and abs(init_value) > box:
-    raise ValueError(
-      f'init_value must lie within the box; got init_value={init_value} and '
-      f'box={box}.'
-    )
+  bound = box if isinstance(box, numbers.Real) else math.inf
+  checks.check_scalar(
+    'init_value',
+    init_value,
+    lambda x: abs(x) <= bound,
+    'finite' if box is None else f'finite and within the box, {box}',
+  )
   checks.check_choice('penalty_order', penalty_order, ('after', 'before'))
   checks.check_scalar(
     'feature_price', feature_price, lambda x: 0 <= x <= 1, 'in [0, 1]'

@@ -14,7 +14,8 @@
 # ==============================================================================
 """A density over all leaves, or one for each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,29 +108,34 @@ def of_layers(
       goal = density if w.size else 1.0
       return control.init_control(goal), jnp.asarray(budget, jnp.int32)
 
-    chosen = tree_lib.keep_where(weights, mask_params)
-    return _unzip(
-      mask_params, tree_lib.map_with_path(init_leaf, mask_params, chosen)
+    treedef = jax.tree.structure(mask_params)
+    rows = tree_lib.zip_leaves(
+      mask_params, tree_lib.keep_where(weights, mask_params)
     )
+    states, budgets = zip(*(init_leaf(*row) for row in rows), strict=True)
+    return _of_trees(treedef, states), treedef.unflatten(budgets)
 
   def price(state, count, gradients, masks, sizes):
     state = control.measure_scale(state, gradients)
-    return _unzip(
-      masks,
-      jax.tree.map(
-        lambda m, s, n: control.update_control(
-          s,
+    leaves, treedef = jax.tree.flatten(masks)
+    fields = map(treedef.flatten_up_to, state)
+    penalties, states = zip(
+      *(
+        control.update_control(
+          control.ControlState(*of_leaf),
           count,
           metrics.variable_density(m, n),
           num_steps=num_steps,
           ramp_steps=ramp_steps,
           aim=target.AIM,
-        ),
-        masks,
-        state,
-        sizes,
+        )
+        for m, n, *of_leaf in zip(
+          leaves, treedef.flatten_up_to(sizes), *fields, strict=True
+        )
       ),
+      strict=True,
     )
+    return treedef.unflatten(penalties), _of_trees(treedef, states)
 
   def charges(penalty, gradients):
     del gradients
@@ -179,8 +185,9 @@ def _check_reachable(
   )
 
 
-def _unzip(tree: PyTree, pairs: PyTree) -> tuple[PyTree, PyTree]:
-  """A tree of pairs as a pair of trees; `tree` has their structure."""
-  treedef = jax.tree.structure(tree)
-  first, second = zip(*treedef.flatten_up_to(pairs), strict=True)
-  return treedef.unflatten(first), treedef.unflatten(second)
+def _of_trees(
+  treedef: Any, states: Sequence[control.ControlState]
+) -> control.ControlState:
+  """The states of all leaves as one, whose fields are trees."""
+  fields = zip(*states, strict=True)
+  return control.ControlState(*map(treedef.unflatten, fields))

@@ -39,7 +39,7 @@ class Target(NamedTuple):
 
   Trees are like the mask variables, with `None` at leaves that are not
   prunable; `sizes` are `masks.variable_sizes`. For densities of layers the
-  control state, the budget and λ are trees of them, else there is one.
+  fields of the control state, the budget and λ are trees, else there is one.
 
   Attributes:
     init: `(weights, mask_params) -> (control state, budget)`; raises
