@@ -209,8 +209,10 @@ def plan(
   )
   for part, threads in (_splits(len(leaves[0])) if may_split else {}).items():
     of_part = _graph_of_part(compact, inputs, part)
+    if of_part is None:
+      continue
     choices = None
-    for count in threads if of_part is not None else ():
+    for count in threads:
       split = _Split(part, count)
       engine = _engine(of_part, leaves, split, choices)
       choices = engine.choices
