@@ -227,6 +227,8 @@ PRIMITIVES = {
   ),
   'types': lambda x: (
     x.astype(jnp.int32), jnp.argmax(x, -1), jnp.argmin(x, 0), x > 0,
+    (1e10 * x).astype(jnp.int32), (1e3 * x).astype(jnp.uint8),
+    jnp.log(x).astype(jnp.int8), (x / 0).astype(jnp.uint16),
   ),
   'reductions': lambda x: (
     x.sum(), x.max(-1), x.min(0), x.prod(-1), (x > 0).any(-1), x.var(),
@@ -383,6 +385,25 @@ class _Slow:
 
   def lower_quartiles(self, ways):
     return [1.0] * (len(ways) - 1) + [0.9]
+
+
+def test_short_dtypes_round(dense):
+  """Mixed precision: another order of summation is another bfloat16."""
+  rng = np.random.default_rng(0)
+  kernels = [jnp.asarray(rng.normal(size=s)) for s in ((512, 64), (64, 4))]
+
+  def fn(params, x):
+    first, second = (kernel.astype(jnp.bfloat16) for kernel in params)
+    hidden = jax.nn.softmax(x.astype(jnp.bfloat16) @ first / 32)
+    return (hidden**3 @ second).astype(jnp.float32)
+
+  x = rng.normal(size=(64, 512)).astype(np.float32)
+  network = inference.compile(fn, kernels, None, x)
+  (plan,) = network.plans.values()
+  assert plan.way == 'engine'
+  wanted = np.asarray(fn(kernels, x))
+  atol = 4 * float(jnp.finfo(jnp.bfloat16).eps) * np.abs(wanted).max()
+  np.testing.assert_allclose(network(x), wanted, rtol=0, atol=atol)
 
 
 def test_sparse_has_to_gain_15_percent(monkeypatch):

@@ -23,6 +23,7 @@ import threading
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax import differences
@@ -192,15 +193,16 @@ def plan(
   whole = _Split(None, 1)
   graph = _graph(compact, inputs)
   engines = {whole: _engine(graph, leaves, whole)}
+  accepted = _accepted(graph, tolerance)
   for name, run in {
     'The compact function': by_xla['compact'],
     'The engine': engines[whole].run,
   }.items():
     difference = _difference(run(leaves), expected)
-    if not difference <= tolerance:
+    if not difference <= accepted:
       raise ArithmeticError(
         f'{name} differs from the function by {difference:.1e}, more than the '
-        f'tolerance {tolerance:.1e}. If the function amplifies rounding that '
+        f'tolerance {accepted:.1e}. If the function amplifies rounding that '
         'much, give a larger one; if not, this is a bug of ours.'
       )
   # Parts are put together along axis 0, which is then a batch of outputs, too.
@@ -247,6 +249,14 @@ def plan(
     jax.tree.structure(inputs),
     graph.out_tree,
   )
+
+
+def _accepted(graph: trimming.Trimmed, tolerance: float) -> float:
+  """The tolerance, or four roundings of a dtype shorter than float32."""
+  dtypes = {graph.avals[v].dtype for n in graph.nodes for v in n.outputs}
+  floats = [jnp.finfo(d) for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+  roundings = [4 * float(info.eps) for info in floats if info.bits < 32]
+  return max([tolerance, *roundings])
 
 
 class _Split(NamedTuple):
