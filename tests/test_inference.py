@@ -336,50 +336,6 @@ def test_outputs_stay_and_threads_take_turns():
     np.testing.assert_allclose(output, n * W, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  ('size', 'cores', 'part', 'threads'),
-  [(96, 1, 8, 1), (9, 1, None, 1), (192, 2, 8, 2), (24, 2, 12, 2)],
-)
-def test_parts_of_a_batch(monkeypatch, size, cores, part, threads):
-  monkeypatch.setattr(network_lib, '_cores', lambda: cores)
-  fn, x = lambda p, x: jnp.tanh(x @ p), np.ones((1, 6), np.float32)
-  network = engine_checks.check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
-  (plan,) = network.plans.values()
-  assert (plan.part, plan.threads) == (part, threads)
-
-
-@pytest.mark.parametrize(
-  'fn',
-  [
-    lambda p, x: x @ p - x.mean(0),
-    lambda p, x: (x @ p).mean(0),
-    lambda p, x: (x @ p, (x @ p).mean()),
-  ],
-)
-def test_no_parts_where_examples_mix(monkeypatch, fn):
-  monkeypatch.setattr(network_lib, '_cores', lambda: 2)
-  x, size = np.ones((1, 6), np.float32), 2 * network_lib.PARTS[0]
-  network = engine_checks.check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
-  assert network.plans[((size, 6),)].part is None
-
-
-def test_no_parts_where_the_function_takes_one_size_of_batch(monkeypatch):
-  monkeypatch.setattr(network_lib, '_cores', lambda: 2)
-  rows = jnp.asarray(np.random.default_rng(0).normal(size=(64, 6)), jnp.float32)
-  fn = lambda p, x: jnp.tanh(x @ p['w'] + p['rows'])
-  params = {'w': jnp.asarray(W), 'rows': rows}
-  x = np.ones((64, 6), np.float32)
-  network = engine_checks.check(fn, params, None, x, batch_sizes=[64])
-  assert network.plans[((64, 6),)].part is None
-
-
-def test_parts_of_one_example_that_lose_their_axis(monkeypatch):
-  monkeypatch.setattr(network_lib, '_cores', lambda: 2)
-  fn = lambda p, x: jnp.squeeze(x @ p)
-  x = np.ones((2, 6), np.float32)
-  engine_checks.check(fn, jnp.asarray(W[:, :1]), None, x, batch_sizes=[2])
-
-
 class _Slow:
   """The last way needs 90 % of the time of the others."""
 
