@@ -219,10 +219,30 @@ def _replay(
       widths = [width[:2] for width in node.params['padding_config']]
       number = np.asarray(values[1]).item()
       results = [jnp.pad(values[0], widths, constant_values=number)]
+    elif node.name == 'conv_general_dilated':
+      # jax2onnx 0.13 overlooks that the operand is dilated.
+      spec, steps = node.params['dimension_numbers'].lhs_spec, {}
+      for axis, step in zip(spec[2:], node.params['lhs_dilation'], strict=True):
+        steps[axis] = step
+      whole = {**node.params, 'lhs_dilation': (1,) * len(steps)}
+      results = node.bind(_dilated(values[0], steps), values[1], **whole)
     else:
       results = node.bind(*values, **node.params)
     found.update(zip(node.outputs, results, strict=True))
   return [found[v] for v in graph.outputs]
+
+
+def _dilated(x: jax.Array, steps: Mapping[int, int]) -> jax.Array:
+  """With zeros between the entries, so that they are `steps` apart."""
+  for axis, step in steps.items():
+    if step > 1:
+      before, after = x.shape[: axis + 1], x.shape[axis + 1 :]
+      x = x.reshape(*before, 1, *after)
+      widths = [(0, (step - 1) * (i == axis + 1)) for i in range(x.ndim)]
+      x = jnp.pad(x, widths)
+      x = x.reshape(*before[:-1], before[-1] * step, *after)
+      x = lax.slice_in_dim(x, 0, x.shape[axis] - step + 1, axis=axis)
+  return x
 
 
 def _is_plain(value: Any, params: Mapping[str, Any]) -> bool:

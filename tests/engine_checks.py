@@ -30,7 +30,7 @@ class Clock:
   def __init__(self, *, last):
     self.last = last
 
-  def medians(self, ways):
+  def lower_quartiles(self, ways):
     for way in ways:
       way()
     times = [1.0 + i for i in range(len(ways))]

@@ -259,6 +259,26 @@ def test_onnx_of_padded_features(tmp_path, value):
     )
 
 
+def test_onnx_of_transposed_convolutions(tmp_path):
+  pytest.importorskip('jax2onnx')
+  onnxruntime = pytest.importorskip('onnxruntime')
+
+  def fn(params, x):
+    return jax.lax.conv_general_dilated(
+      x, params, (1, 2), [(1, 1), (2, 1)], lhs_dilation=(2, 3),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )  # fmt: skip
+
+  params = jax.random.normal(jax.random.key(0), (3, 2, 2, 4))
+  inputs = jax.random.normal(jax.random.key(1), (3, 4, 5, 2))
+  scl_jax.save_onnx(tmp_path / 'network', fn, params, inputs)
+  session = onnxruntime.InferenceSession(tmp_path / 'network')
+  for batch in (1, 3):
+    (outputs,) = session.run(None, {'in_0': np.asarray(inputs[:batch])})
+    wanted = fn(params, inputs[:batch])
+    np.testing.assert_allclose(outputs, wanted, rtol=1e-5, atol=1e-5)
+
+
 def _translate_wrongly(monkeypatch, jax2onnx):
   translate = jax2onnx.to_onnx
   monkeypatch.setattr(

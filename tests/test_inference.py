@@ -227,6 +227,8 @@ PRIMITIVES = {
   ),
   'types': lambda x: (
     x.astype(jnp.int32), jnp.argmax(x, -1), jnp.argmin(x, 0), x > 0,
+    (1e10 * x).astype(jnp.int32), (1e3 * x).astype(jnp.uint8),
+    jnp.log(x).astype(jnp.int8), (x / 0).astype(jnp.uint16),
   ),
   'reductions': lambda x: (
     x.sum(), x.max(-1), x.min(0), x.prod(-1), (x > 0).any(-1), x.var(),
@@ -334,38 +336,30 @@ def test_outputs_stay_and_threads_take_turns():
     np.testing.assert_allclose(output, n * W, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  ('size', 'cores', 'part', 'threads'),
-  [(64, 1, 32, 1), (48, 1, None, 1), (192, 2, 32, 2), (6, 2, 3, 2)],
-)
-def test_parts_of_a_batch(monkeypatch, size, cores, part, threads):
-  monkeypatch.setattr(network_lib, '_cores', lambda: cores)
-  fn, x = lambda p, x: jnp.tanh(x @ p), np.ones((1, 6), np.float32)
-  network = engine_checks.check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
-  (plan,) = network.plans.values()
-  assert (plan.part, plan.threads) == (part, threads)
-
-
-@pytest.mark.parametrize(
-  'fn',
-  [
-    lambda p, x: x @ p - x.mean(0),
-    lambda p, x: (x @ p).mean(0),
-    lambda p, x: (x @ p, (x @ p).mean()),
-  ],
-)
-def test_no_parts_where_examples_mix(monkeypatch, fn):
-  monkeypatch.setattr(network_lib, '_cores', lambda: 2)
-  x, size = np.ones((1, 6), np.float32), 2 * network_lib.PART
-  network = engine_checks.check(fn, jnp.asarray(W), None, x, batch_sizes=[size])
-  assert network.plans[((size, 6),)].part is None
-
-
 class _Slow:
   """The last way needs 90 % of the time of the others."""
 
-  def medians(self, ways):
+  def lower_quartiles(self, ways):
     return [1.0] * (len(ways) - 1) + [0.9]
+
+
+def test_short_dtypes_round(dense):
+  """Mixed precision: another order of summation is another bfloat16."""
+  rng = np.random.default_rng(0)
+  kernels = [jnp.asarray(rng.normal(size=s)) for s in ((512, 64), (64, 4))]
+
+  def fn(params, x):
+    first, second = (kernel.astype(jnp.bfloat16) for kernel in params)
+    hidden = jax.nn.softmax(x.astype(jnp.bfloat16) @ first / 32)
+    return (hidden**3 @ second).astype(jnp.float32)
+
+  x = rng.normal(size=(64, 512)).astype(np.float32)
+  network = inference.compile(fn, kernels, None, x)
+  (plan,) = network.plans.values()
+  assert plan.way == 'engine'
+  wanted = np.asarray(fn(kernels, x))
+  atol = 4 * float(jnp.finfo(jnp.bfloat16).eps) * np.abs(wanted).max()
+  np.testing.assert_allclose(network(x), wanted, rtol=0, atol=atol)
 
 
 def test_sparse_has_to_gain_15_percent(monkeypatch):

@@ -39,7 +39,12 @@ Train some networks, then measure them on cores where nothing else runs:
 
 `--random` takes a model of `experiments.models` and a density: its weights,
 BatchNorm's statistics and masks are random, and the table says so. Random masks
-leave hardly a feature dead, so that there is little to compact.
+leave hardly a feature dead, so that there is little to compact. `dense_1024`
+and `conv_128`, a 3x3 convolution on 16x16 maps, are single layers with as many
+inputs as features:
+
+    python -m experiments.benchmarks.inference --batch_size=32 --nomemory \
+        --random=conv_128:0.1 --random=conv_128:0.05 --random=conv_128:0.02
 
 The engines (`experiments.engines`) take turns in one process. Reported are
 medians of milliseconds and of the ratio to dense JAX in the same round, with
@@ -57,6 +62,7 @@ from typing import Any, NamedTuple
 
 from absl import app
 from absl import flags
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +87,13 @@ _BATCH_SIZES = flags.DEFINE_multi_integer(
 _ROUNDS = flags.DEFINE_integer('rounds', 30, 'Turns of each engine.', 1)
 _MEMORY = flags.DEFINE_bool('memory', True, 'Whether to measure peak memory.')
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
+
+
+# Single layers, and the shape of what they take.
+_LAYERS = {
+  'dense_1024': (nn.Dense(1024), (1024,)),
+  'conv_128': (nn.Conv(128, (3, 3)), (16, 16, 128)),
+}
 
 
 class Network(NamedTuple):
@@ -118,10 +131,10 @@ def trained(workdir: str, count: int) -> Network:
 
 
 def random(description: str, count: int) -> Network:
-  """A network with random masks, and random images of 32x32 pixels.
+  """A network or layer with random masks, and random inputs.
 
   Args:
-    description: Such as `'vgg16:0.05'`.
+    description: Such as `'vgg16:0.05'`, for images of 32x32 pixels.
     count: How many images.
 
   Returns:
@@ -140,9 +153,12 @@ def random(description: str, count: int) -> Network:
       f'--random must be a model and a density, such as vgg16:0.05; got '
       f'{description!r}.'
     )
-  model = models.create_model(name, 10)
+  if name in _LAYERS:
+    model, shape = _LAYERS[name]
+  else:
+    model, shape = models.create_model(name, 10), (32, 32, 3)
   rng = np.random.default_rng(0)
-  images = rng.normal(size=(count, 32, 32, 3)).astype(np.float32)
+  images = rng.normal(size=(count, *shape)).astype(np.float32)
   variables = model.init(jax.random.key(0), images[:1])
   params = variables.pop('params')
   masks = jax.tree.map(
@@ -153,23 +169,32 @@ def random(description: str, count: int) -> Network:
   )
   # Statistics as they would be: those of the masked network on these images.
   params = scl_jax.apply_masks(params, masks)
-  _, moved = model.apply(
-    {'params': params, **variables},
-    images[:32],
-    train=True,
-    mutable=list(variables),
-  )
-  momentum = layers.BATCH_NORM_MOMENTUM
-  state = jax.tree.map(
-    lambda new, old: (new - momentum * old) / (1 - momentum),
-    dict(moved),
-    variables,
-  )
+  state = _statistics(model, params, variables, images[:32])
 
   def fn(params, images):
     return model.apply({'params': params, **state}, images)
 
   return Network(f'{name}, random masks', fn, params, masks, images)
+
+
+def _statistics(
+  model: nn.Module, params: Any, variables: Any, images: np.ndarray
+) -> Any:
+  """BatchNorm's running statistics, as these images make them."""
+  if not variables:
+    return {}
+  _, moved = model.apply(
+    {'params': params, **variables},
+    images,
+    train=True,
+    mutable=list(variables),
+  )
+  momentum = layers.BATCH_NORM_MOMENTUM
+  return jax.tree.map(
+    lambda new, old: (new - momentum * old) / (1 - momentum),
+    dict(moved),
+    variables,
+  )
 
 
 def load(source: tuple[str, str], count: int) -> Network:

@@ -77,7 +77,8 @@ def compile(
       inputs' shapes.
     tolerance: The largest accepted difference from `fn`, relative to the
       largest output that is finite; a NaN or an infinity of `fn` must be the
-      same here, and nothing else may become one.
+      same here, and nothing else may become one. Where `fn` computes in dtypes
+      shorter than float32, four times their rounding is accepted.
 
   Returns:
     The `Network`; printed, it says what it does.
@@ -159,7 +160,7 @@ def _of_sizes(
   def resized(leaf: np.ndarray, size: int | None) -> np.ndarray:
     if size is not None:
       leaf = np.resize(leaf, (size, *leaf.shape[1:]))
-    if not np.issubdtype(leaf.dtype, np.floating):
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
       return leaf
     noise = rng.normal(size=leaf.shape) * (leaf.std() or 1.0)
     return (leaf + noise).astype(leaf.dtype)

@@ -73,26 +73,21 @@ def into(target: np.ndarray) -> Callable[[np.ndarray], None]:
   return copy
 
 
-def fresh(source: np.ndarray) -> Callable[[], np.ndarray]:
-  """Contiguous copies, planned once.
+def out_of(source: np.ndarray) -> Callable[[np.ndarray], None]:
+  """Copies to contiguous arrays, planned once.
 
   Args:
     source: What is copied.
 
   Returns:
-    A function that makes a new array of what is in `source` then.
+    A function that copies what is in `source` then to a contiguous array of its
+    shape and dtype.
   """
   plan = _plan(np.empty(source.shape, source.dtype), source)
   if plan is None:
-    return functools.partial(np.array, source, order='C')
+    return lambda target: np.copyto(target, source)
   flat = layout.flat(source)
-
-  def copy() -> np.ndarray:
-    target = np.empty(source.shape, source.dtype)
-    plan.run(flat, target.reshape(-1))
-    return target
-
-  return copy
+  return lambda target: plan.run(flat, target.reshape(-1))
 
 
 def step(target: np.ndarray, source: np.ndarray) -> Step:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax.graph import nodes
@@ -39,7 +40,7 @@ def _clamp(node: nodes.Node, operands: Operands, out: np.ndarray) -> list[Step]:
 
 
 def _div(node: nodes.Node, operands: Operands, out: np.ndarray) -> list[Step]:
-  if not np.issubdtype(out.dtype, np.inexact):
+  if not jnp.issubdtype(out.dtype, jnp.inexact):
     raise errors.unsupported(node, ' of integers')
   return [functools.partial(np.divide, *operands, out=out)]
 
@@ -70,7 +71,7 @@ def _integer_pow(
   power = node.params['y']
   if power == 2:
     return [functools.partial(np.square, *operands, out=out)]
-  if not np.issubdtype(out.dtype, np.inexact):
+  if not jnp.issubdtype(out.dtype, jnp.inexact):
     raise errors.unsupported(node, ' of integers')
   return [
     functools.partial(np.power, *operands, out.dtype.type(power), out=out)

@@ -17,6 +17,7 @@
 from collections.abc import Sequence
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax.graph import nodes
@@ -94,9 +95,25 @@ def _new_shape(node: nodes.Node, operand: np.ndarray) -> tuple[int, ...]:
   return tuple(shape)
 
 
-def _copy(node: nodes.Node, operands: Operands, out: np.ndarray) -> list[Step]:
+def _convert(
+  node: nodes.Node, operands: Operands, out: np.ndarray
+) -> list[Step]:
   del node
-  return [functools.partial(np.copyto, out, operands[0], casting='unsafe')]
+  (operand,) = operands
+  is_float = jnp.issubdtype(operand.dtype, jnp.floating)
+  if is_float and np.issubdtype(out.dtype, np.integer):
+    return [functools.partial(_to_integers, operand, out)]
+  return [functools.partial(np.copyto, out, operand, casting='unsafe')]
+
+
+def _to_integers(operand: np.ndarray, out: np.ndarray) -> None:
+  """As XLA does: out of range the nearest integer, for NaN 0."""
+  low, high = np.iinfo(out.dtype).min, np.iinfo(out.dtype).max
+  is_low, is_high = operand <= low, operand >= high
+  out[...] = 0
+  out[is_low], out[is_high] = low, high
+  inside = (operand > low) & ~is_high
+  np.copyto(out, operand, where=inside, casting='unsafe')
 
 
 def _reshape(
@@ -172,7 +189,7 @@ def _select(
 
 BUILDERS = {
   'concatenate': _concatenate,
-  'convert_element_type': _copy,
+  'convert_element_type': _convert,
   'pad': _pad,
   'reshape': _reshape,
   'select_n': _select,

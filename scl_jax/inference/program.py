@@ -69,13 +69,15 @@ class Program:
   Attributes:
     fill: For each input, what copies it to where the steps read it.
     steps: What is called then, in order.
-    results: What then makes new arrays of the outputs.
+    outputs: Where the outputs lie then.
+    copies: What copies each of them to a contiguous array.
     choices: How each of its products is run.
   """
 
   fill: Sequence[Callable[[np.ndarray], None]]
   steps: Sequence[products.Step]
-  results: Sequence[Callable[[], np.ndarray]]
+  outputs: Sequence[np.ndarray]
+  copies: Sequence[Callable[[np.ndarray], None]]
   choices: Sequence[Choice]
 
   def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -87,20 +89,40 @@ class Program:
     Returns:
       New arrays.
     """
+    results = [np.empty(x.shape, x.dtype) for x in self.outputs]
+    self.write(inputs, results)
+    return results
+
+  def write(
+    self, inputs: Sequence[np.ndarray], results: Sequence[np.ndarray]
+  ) -> None:
+    """Writes the outputs for some inputs.
+
+    Args:
+      inputs: Arrays of the shapes of the example inputs.
+      results: Where to, contiguous.
+    """
     for copy, value in zip(self.fill, inputs, strict=True):
       copy(value)
     with np.errstate(all='ignore'):
       for step in self.steps:
         step()
-    return [result() for result in self.results]
+    for copy, result in zip(self.copies, results, strict=True):
+      copy(result)
 
 
-def build(graph: trimming.Trimmed, inputs: Sequence[np.ndarray]) -> Program:
+def build(
+  graph: trimming.Trimmed,
+  inputs: Sequence[np.ndarray],
+  choices: Sequence[Choice] | None = None,
+) -> Program:
   """Builds a program, and runs it on example inputs meanwhile.
 
   Args:
     graph: The network.
     inputs: Example inputs.
+    choices: Those of another program of this network for such inputs; `None`
+      to measure.
 
   Returns:
     The program.
@@ -109,14 +131,20 @@ def build(graph: trimming.Trimmed, inputs: Sequence[np.ndarray]) -> Program:
     UnsupportedError: If there is an operation that is not supported.
   """
   with np.errstate(all='ignore'):
-    return _Builder(graph, inputs).program()
+    return _Builder(graph, inputs, choices).program()
 
 
 class _Builder:
   """Follows a graph, and knows where the value of each variable lies."""
 
-  def __init__(self, graph: trimming.Trimmed, inputs: Sequence[np.ndarray]):
+  def __init__(
+    self,
+    graph: trimming.Trimmed,
+    inputs: Sequence[np.ndarray],
+    choices: Sequence[Choice] | None,
+  ):
     self._graph = graph
+    self._known = None if choices is None else iter(choices)
     self._steps: list[products.Step] = []
     self._choices: list[Choice] = []
     self._values = {
@@ -141,7 +169,8 @@ class _Builder:
     return Program(
       [copying.into(array) for array in inputs],
       self._steps,
-      [copying.fresh(array) for array in outputs],
+      outputs,
+      [copying.out_of(array) for array in outputs],
       self._choices,
     )
 
@@ -215,8 +244,12 @@ class _Builder:
 
   def _fastest(self, op: str, task: ways.Task) -> list[products.Step]:
     tried = ways.ways(task)
+    if self._known is not None:
+      choice = next(self._known)
+      self._choices.append(choice)
+      return tried[choice.way]
     runs = [functools.partial(ways.run, steps) for steps in tried.values()]
-    seconds = dict(zip(tried, timing.medians(runs), strict=True))
+    seconds = dict(zip(tried, timing.lower_quartiles(runs), strict=True))
     way = min(seconds, key=lambda way: seconds[way])
     if seconds[way] > GAIN * seconds['dense']:
       way = 'dense'
