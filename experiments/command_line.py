@@ -19,6 +19,7 @@ import difflib
 import itertools
 import os
 import runpy
+import signal
 import sys
 from typing import Any
 
@@ -36,13 +37,19 @@ from experiments import config_checks
 _MENDABLE = (ValueError, OSError, ImportError)
 
 
-def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
+def run(
+  main: Callable[[], None],
+  *,
+  required: Sequence[str] = (),
+  after_interrupt: str = '',
+) -> None:
   """Parses flags and runs a command.
 
   Args:
     main: The command. What the user can mend is said in a line, without a
-      traceback.
+      traceback; so is that Ctrl-C stopped it.
     required: Flags that must be given, besides those that are defined so.
+    after_interrupt: How to go on then, a sentence.
   """
 
   def start(argv: Sequence[str]) -> None:
@@ -57,6 +64,9 @@ def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
       main()
     except _MENDABLE as error:
       raise SystemExit(f'{type(error).__name__}: {error}') from error
+    except KeyboardInterrupt as error:
+      print(f'\nStopped by Ctrl-C. {after_interrupt}', file=sys.stderr)
+      raise SystemExit(128 + signal.SIGINT) from error
 
   jax.config.config_with_absl()
   flags.mark_flags_as_required(required)
@@ -87,7 +97,11 @@ def run_experiment(
     with artifacts.alone(workdir.value):
       print(experiment(config.value, workdir.value))
 
-  run(main, required=('config',))
+  run(
+    main,
+    required=('config',),
+    after_interrupt='What is in results.json stays: the same command goes on.',
+  )
 
 
 def keep_compiled_programs() -> None:

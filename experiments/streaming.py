@@ -24,6 +24,7 @@ from collections.abc import Iterator
 import dataclasses
 import functools
 import math
+import signal
 from typing import Any, NamedTuple, SupportsIndex
 
 from absl import flags
@@ -181,12 +182,19 @@ def _iterate(batches: Any, first: int, workers: int) -> Iterator[Batch]:
   options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=4)
   dataset = grain.MapDataset.source(batches)[first:].to_iter_dataset(options)
   if workers:
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers))
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(workers), worker_init_fn=_ignore_interrupts
+    )
   iterator = iter(dataset)
   try:
     yield from iterator
   finally:
     iterator.close()
+
+
+def _ignore_interrupts(*_: int) -> None:
+  """Ctrl-C reaches workers, too; the run closes them."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def random_crop(

@@ -136,6 +136,22 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
   assert process.stderr.count('\n') == 1
 
 
+def test_ctrl_c_is_said_in_a_line(monkeypatch, capsys):
+  def main():
+    raise KeyboardInterrupt
+
+  start_now = lambda start, flags_parser: start(['main.py'])
+  monkeypatch.setattr(command_line.app, 'run', start_now)
+  monkeypatch.setattr(command_line.jax.config, 'config_with_absl', lambda: None)
+  monkeypatch.setattr(command_line, 'keep_compiled_programs', lambda: None)
+  with pytest.raises(SystemExit) as error:
+    command_line.run(main, after_interrupt='Go on with --resume.')
+  assert error.value.code == 130  # as shells say it of SIGINT
+  assert capsys.readouterr().err == (
+    '\nStopped by Ctrl-C. Go on with --resume.\n'
+  )
+
+
 def test_a_workdir_in_the_home_folder(parse, monkeypatch):
   monkeypatch.setenv('HOME', '/somebody')
   assert parse(f'--workdir=~/run --config={CONFIG}').workdir == '/somebody/run'
