@@ -23,6 +23,7 @@ each batch.
 from collections.abc import Iterator
 import dataclasses
 import functools
+import gc
 import math
 import signal
 from typing import Any, NamedTuple, SupportsIndex
@@ -190,6 +191,10 @@ def _iterate(batches: Any, first: int, workers: int) -> Iterator[Batch]:
     yield from iterator
   finally:
     iterator.close()
+    if workers:
+      # Grain's cycles hold the last batches, which lie in shared memory.
+      del iterator, dataset
+      gc.collect()
 
 
 def _ignore_interrupts(*_: int) -> None:
