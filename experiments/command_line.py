@@ -32,6 +32,12 @@ from ml_collections import config_flags
 
 from experiments import artifacts
 from experiments import config_checks
+from experiments import rules
+from experiments.configs import default
+
+# What configs of some experiments have besides the defaults and, by the name of
+# a method, further arguments of its rule.
+_OF_SOME = ('alphas', 'compare', 'conv_alphas', 'nnrelief')
 
 # What the user can mend.
 _MENDABLE = (ValueError, OSError, ImportError)
@@ -130,6 +136,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if 'config' in flags.FLAGS:
       config: Any = flags.FLAGS['config'].value
       config.keys()  # raises if none was loaded
+      check_fields(config)
       given = config_flags.get_override_values(flags.FLAGS['config'])
       config_checks.prefer_given(config, given)
     if 'workdir' in flags.FLAGS:
@@ -146,6 +153,26 @@ def _parse(argv: Sequence[str]) -> list[str]:
   except SyntaxError as error:
     raise SystemExit(f'The config is no Python: {error}') from error
   return rest
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+  """Raises if a config file sets what nothing reads, as if mistyped.
+
+  Args:
+    config: As its file made it.
+
+  Raises:
+    ValueError: If there is a field that no experiment knows.
+  """
+  known = {*default.get_config(), *rules.RULES, *_OF_SOME}
+  for name in config:
+    if name not in known:
+      near = difflib.get_close_matches(name, known, n=1)
+      advice = f'did you mean {near[0]!r}?' if near else 'remove it.'
+      raise ValueError(
+        f'The config file sets the field {name!r}, which nothing reads; '
+        f'{advice}'
+      )
 
 
 def _settle_workdir(flag: flags.Flag) -> None:

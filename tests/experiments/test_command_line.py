@@ -122,6 +122,15 @@ def test_a_file_that_is_no_config(refusal, tmp_path):
   assert message == f'--config={path} has no function get_config().'
 
 
+def test_a_config_file_with_a_mistyped_field():
+  config = default.get_config()
+  config.rigl = {'update_every': 50}  # of a method
+  command_line.check_fields(config)
+  config.epoch = 3
+  with pytest.raises(ValueError, match=r"'epoch', which nothing.*'epochs'\?"):
+    command_line.check_fields(config)
+
+
 def test_a_workdir_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').touch()
   process = run(
