@@ -29,7 +29,6 @@ import shlex
 import sys
 from typing import Any
 
-from absl import app
 from absl import flags
 import jax
 import numpy as np
@@ -37,18 +36,14 @@ import optax
 import tqdm
 
 from experiments import artifacts
+from experiments import command_line
 from experiments import input_pipeline
 from experiments import models
 from experiments import result_store
 from experiments import train
 from experiments.configs import mnist_lenet300_scl
 import scl_jax
-
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where results are written.', required=True
-)
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each variant.')
-_EPOCHS = flags.DEFINE_integer('epochs', 12, 'Epochs of a run.')
+from scl_jax import checks
 
 _DENSITY, _PENALTY = 0.01, 0.005
 _VALIDATION_SIZE = 10_000
@@ -88,11 +83,14 @@ def variants() -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def measure(
-  dataset: input_pipeline.Dataset, arguments: dict[str, Any], seed: int
+  dataset: input_pipeline.Dataset,
+  arguments: dict[str, Any],
+  seed: int,
+  epochs: int,
 ) -> dict[str, float]:
   """Trains one variant; returns its validation accuracy and density."""
   config = mnist_lenet300_scl.get_config()
-  config.seed, config.epochs = seed, _EPOCHS.value
+  config.seed, config.epochs = seed, epochs
   config.points_per_epoch = 1
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   rule_of = lambda num_steps: scl_jax.scl(
@@ -120,22 +118,57 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
   return '\n'.join(lines)
 
 
-def main(argv: list[str]) -> None:
-  """Runs what `results.json` does not hold yet, and prints both tables."""
-  del argv
-  os.makedirs(_WORKDIR.value, exist_ok=True)
-  path = os.path.join(_WORKDIR.value, 'results.json')
-  report: dict[str, Any] = {
-    'command': 'python -m experiments.ablation ' + shlex.join(sys.argv[1:]),
-    'jax': jax.__version__,
-    'epochs': _EPOCHS.value,
-    'split': f'validation, {_VALIDATION_SIZE} training examples',
-    f'density {_DENSITY}': {},
-    f'penalty {_PENALTY}': {},
-  }
-  if os.path.exists(path):
-    with open(path, encoding='utf-8') as file:
-      report = json.load(file)
+def load(path: str, epochs: int) -> dict[str, Any]:
+  """The report so far, or a new one.
+
+  Args:
+    path: Of `results.json`, which may be missing.
+    epochs: Of each run to come.
+
+  Returns:
+    What is in the file.
+
+  Raises:
+    ValueError: If its runs are of another length, or it is no report.
+  """
+  if not os.path.exists(path):
+    return {
+      'command': 'python -m experiments.ablation ' + shlex.join(sys.argv[1:]),
+      'jax': jax.__version__,
+      'epochs': epochs,
+      'split': f'validation, {_VALIDATION_SIZE} training examples',
+      f'density {_DENSITY}': {},
+      f'penalty {_PENALTY}': {},
+    }
+  report = artifacts.read_json(path)
+  if report.get('epochs') != epochs:
+    raise ValueError(
+      f'{path} holds runs of {report.get("epochs")} epochs, which do not '
+      f'compare with runs of {epochs}: give --epochs={report.get("epochs")}, '
+      'or another --workdir.'
+    )
+  return report
+
+
+def ablate(workdir: str, *, seeds: int, epochs: int) -> str:
+  """Runs what `results.json` does not hold yet.
+
+  Args:
+    workdir: Where `results.json` and `table.md` go.
+    seeds: Runs of each variant.
+    epochs: Of each run.
+
+  Returns:
+    Both tables.
+
+  Raises:
+    ValueError: If a number is no whole one, or `results.json` holds runs of
+      another length.
+  """
+  checks.check_whole('--seeds', seeds, 1)
+  checks.check_whole('--epochs', epochs, 1)
+  path = os.path.join(workdir, 'results.json')
+  report = load(path, epochs)
   dataset = input_pipeline.load_dataset(
     'mnist', validation_size=_VALIDATION_SIZE
   )
@@ -147,7 +180,7 @@ def main(argv: list[str]) -> None:
     (block, name, seed)
     for block in setting
     for name in variants()
-    for seed in range(_SEEDS.value)
+    for seed in range(seeds)
     # A fixed penalty means the same only where the scale is the same.
     if 'density' in block or 'norm' not in name
   ]
@@ -155,14 +188,29 @@ def main(argv: list[str]) -> None:
     points = report[block].setdefault(name, [])
     if seed not in [point['seed'] for point in points]:
       arguments = {**setting[block], **variants()[name]()}
-      points.append(measure(dataset, arguments, seed))
+      points.append(measure(dataset, arguments, seed, epochs))
       artifacts.write_text(path, json.dumps(report, indent=1))
   text = '\n\n'.join(
     f'At {block}:\n\n{table(report[block])}' for block in setting
   )
-  artifacts.write_text(os.path.join(_WORKDIR.value, 'table.md'), text + '\n')
-  print(text)
+  artifacts.write_text(os.path.join(workdir, 'table.md'), text + '\n')
+  return text
+
+
+def main() -> None:
+  """Trains, and prints both tables."""
+  values = flags.FLAGS
+  with artifacts.alone(values.workdir):
+    print(ablate(values.workdir, seeds=values.seeds, epochs=values.epochs))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  flags.DEFINE_string(
+    'workdir', None, 'Where results are written.', required=True
+  )
+  flags.DEFINE_integer('seeds', 3, 'Runs of each variant.')
+  flags.DEFINE_integer('epochs', 12, 'Epochs of a run.')
+  command_line.run(
+    main,
+    after_interrupt='What is in results.json stays: the same command goes on.',
+  )

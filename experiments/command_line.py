@@ -19,6 +19,7 @@ import difflib
 import itertools
 import os
 import runpy
+import signal
 import sys
 from typing import Any
 
@@ -31,18 +32,30 @@ from ml_collections import config_flags
 
 from experiments import artifacts
 from experiments import config_checks
+from experiments import rules
+from experiments.configs import default
+
+# What configs of some experiments have besides the defaults and, by the name of
+# a method, further arguments of its rule.
+_OF_SOME = ('alphas', 'compare', 'conv_alphas', 'nnrelief')
 
 # What the user can mend.
 _MENDABLE = (ValueError, OSError, ImportError)
 
 
-def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
+def run(
+  main: Callable[[], None],
+  *,
+  required: Sequence[str] = (),
+  after_interrupt: str = '',
+) -> None:
   """Parses flags and runs a command.
 
   Args:
     main: The command. What the user can mend is said in a line, without a
-      traceback.
+      traceback; so is that Ctrl-C stopped it.
     required: Flags that must be given, besides those that are defined so.
+    after_interrupt: How to go on then, a sentence.
   """
 
   def start(argv: Sequence[str]) -> None:
@@ -57,6 +70,9 @@ def run(main: Callable[[], None], *, required: Sequence[str] = ()) -> None:
       main()
     except _MENDABLE as error:
       raise SystemExit(f'{type(error).__name__}: {error}') from error
+    except KeyboardInterrupt as error:
+      print(f'\nStopped by Ctrl-C. {after_interrupt}', file=sys.stderr)
+      raise SystemExit(128 + signal.SIGINT) from error
 
   jax.config.config_with_absl()
   flags.mark_flags_as_required(required)
@@ -87,7 +103,11 @@ def run_experiment(
     with artifacts.alone(workdir.value):
       print(experiment(config.value, workdir.value))
 
-  run(main, required=('config',))
+  run(
+    main,
+    required=('config',),
+    after_interrupt='What is in results.json stays: the same command goes on.',
+  )
 
 
 def keep_compiled_programs() -> None:
@@ -116,6 +136,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if 'config' in flags.FLAGS:
       config: Any = flags.FLAGS['config'].value
       config.keys()  # raises if none was loaded
+      check_fields(config)
       given = config_flags.get_override_values(flags.FLAGS['config'])
       config_checks.prefer_given(config, given)
     if 'workdir' in flags.FLAGS:
@@ -132,6 +153,26 @@ def _parse(argv: Sequence[str]) -> list[str]:
   except SyntaxError as error:
     raise SystemExit(f'The config is no Python: {error}') from error
   return rest
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+  """Raises if a config file sets what nothing reads, as if mistyped.
+
+  Args:
+    config: As its file made it.
+
+  Raises:
+    ValueError: If there is a field that no experiment knows.
+  """
+  known = {*default.get_config(), *rules.RULES, *_OF_SOME}
+  for name in config:
+    if name not in known:
+      near = difflib.get_close_matches(name, known, n=1)
+      advice = f'did you mean {near[0]!r}?' if near else 'remove it.'
+      raise ValueError(
+        f'The config file sets the field {name!r}, which nothing reads; '
+        f'{advice}'
+      )
 
 
 def _settle_workdir(flag: flags.Flag) -> None:

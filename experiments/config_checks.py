@@ -18,6 +18,8 @@ What depends on the data, the model or the method is checked where it is used.
 """
 
 from collections.abc import Container, Iterable
+import math
+import numbers
 from typing import Any
 
 import ml_collections
@@ -53,6 +55,15 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
     ),
     ('image_size', lambda n: n is None or n >= 1, '>= 1, or None'),
     ('label_smoothing', lambda x: 0 <= x < 1, 'in [0, 1)'),
+    ('learning_rate', lambda x: 0 < x < math.inf, 'finite and > 0'),
+    *(
+      (name, lambda x: x >= 0, '>= 0, 0 for none')
+      for name in ('weight_decay', 'clip_norm')
+    ),
+    ('schedule_factor', lambda x: 0 <= x < math.inf, 'finite and >= 0'),
+    ('schedule_boundaries', _are_in_run, 'shares of the run, in (0, 1)'),
+    ('pixel_mean', _are_finite, 'a finite number for each channel'),
+    ('pixel_std', _are_finite, 'a finite number for each channel'),
     (
       'stream_crop_area',
       _are_shares,
@@ -104,6 +115,14 @@ def check_distinct(name: str, values: Iterable[Any]) -> None:
       f'{name} must hold everything once, got {twice[0]!r} twice: for more '
       'runs of it give more seeds.'
     )
+
+
+def _are_finite(values: Any) -> bool:
+  return all(isinstance(x, numbers.Real) and math.isfinite(x) for x in values)
+
+
+def _are_in_run(shares: Any) -> bool:
+  return _are_finite(shares) and all(0 < share < 1 for share in shares)
 
 
 def _are_shares(area: Any) -> bool:

@@ -28,7 +28,8 @@ It writes into the workdir:
 | `stablehlo` | `network.stablehlo` | a program for `jax.export` |
 | `onnx` | `network.onnx` | a program for ONNX Runtime |
 
-The programs map images [batch, height, width, channels] in [0, 1] to logits.
+The programs map images [batch, height, width, channels] as the network takes
+them to logits: in [0, 1], where the config has a `pixel_mean` normalised by it.
 
 With `--bench` it measures as well how fast the network is on this CPU, in
 several engines (`experiments.engines`), and writes `bench.json` and `bench.md`.

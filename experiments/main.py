@@ -116,4 +116,8 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  command_line.run(main, required=('config',))
+  command_line.run(
+    main,
+    required=('config',),
+    after_interrupt='Go on from the newest checkpoint with --resume.',
+  )

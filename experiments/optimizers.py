@@ -16,12 +16,14 @@
 
 from collections.abc import Callable
 import inspect
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+import optax.contrib
 
 
 def make_optimizer(
@@ -31,7 +33,8 @@ def make_optimizer(
 
   Args:
     config: `optimizer` is the name of a function of optax whose first argument
-      is the learning rate, `optimizer_arguments` are its other arguments.
+      is the learning rate, such as `'adam'` or `'contrib.muon'`,
+      `optimizer_arguments` are its other arguments.
       `weight_decay` is added to the gradient, times the weight, for leaves of
       rank 2 and more (decay as in `adamw` is an argument of `adamw`);
       `clip_norm` clips the gradient's global norm before that.
@@ -41,23 +44,14 @@ def make_optimizer(
     An optax transformation.
 
   Raises:
-    ValueError: If the optimizer is unknown, it needs more than gradients, or a
-      number is out of range.
+    ValueError: If the optimizer is unknown, or needs more than gradients.
   """
-  make: Callable[..., optax.GradientTransformation] | None = getattr(
-    optax, config.optimizer, None
-  )
-  if not callable(make) or 'learning_rate' not in (
-    inspect.signature(make).parameters
-  ):
+  make = _find(config.optimizer)
+  if 'schedule_free' in config.optimizer:
     raise ValueError(
-      "config.optimizer must name an optimizer of optax, such as 'adam', "
-      f"'sgd' or 'adamw'; got {config.optimizer!r}."
-    )
-  if config.weight_decay < 0 or config.clip_norm < 0:
-    raise ValueError(
-      'config.weight_decay and config.clip_norm must be >= 0, 0 for none; got '
-      f'{config.weight_decay} and {config.clip_norm}.'
+      f'config.optimizer={config.optimizer!r} is evaluated with other weights '
+      'than it is trained with, which is not done here; see '
+      'docs/getting_started.md for a loop of your own.'
     )
   parts = []
   if config.clip_norm:
@@ -76,6 +70,20 @@ def make_optimizer(
     ) from error
   _check_update(config.optimizer, optimizer)
   return optax.chain(*parts, optimizer) if parts else optimizer
+
+
+def _find(name: str) -> Callable[..., optax.GradientTransformation]:
+  """The function of optax, or of a module in it, that has this name."""
+  try:
+    make = operator.attrgetter(name)(optax)
+    if 'learning_rate' in inspect.signature(make).parameters:
+      return make
+  except (AttributeError, TypeError, ValueError):  # there is none; no function
+    pass
+  raise ValueError(
+    "config.optimizer must name an optimizer of optax, such as 'adam', 'sgd' "
+    f"or 'contrib.muon'; got {name!r}."
+  )
 
 
 def _check_update(name: str, tx: optax.GradientTransformation) -> None:
@@ -112,31 +120,26 @@ def make_schedule(
     ValueError: If the schedule is unknown or does not fit the run.
   """
   peak = config.learning_rate
-  if not peak > 0:
-    raise ValueError(f'config.learning_rate must be > 0, got {peak}.')
   if not 0 <= config.warmup_epochs < config.epochs:
     raise ValueError(
       f'config.warmup_epochs must be in [0, {config.epochs}), the epochs; got '
       f'{config.warmup_epochs}.'
     )
-  warmup = round(config.warmup_epochs * num_steps / config.epochs)
+  # One step is left for what follows, however it rounds.
+  warmup = min(
+    round(config.warmup_epochs * num_steps / config.epochs), num_steps - 1
+  )
   if config.schedule == 'cosine':
     schedule = optax.cosine_decay_schedule(peak, num_steps - warmup)
   elif config.schedule == 'constant':
     schedule = optax.constant_schedule(peak)
   elif config.schedule == 'step':
-    shares = tuple(config.schedule_boundaries)
-    if not all(0 < share < 1 for share in shares):
-      raise ValueError(
-        'config.schedule_boundaries must be shares of the run, in (0, 1); got '
-        f'{shares}.'
-      )
     # join_schedules counts from the end of the warm-up.
     schedule = optax.piecewise_constant_schedule(
       peak,
       {
         round(share * num_steps) - warmup: config.schedule_factor
-        for share in shares
+        for share in config.schedule_boundaries
       },
     )
   else:

@@ -40,8 +40,9 @@ def training(path: str, history: Sequence[Mapping[str, float]]) -> None:
   upper, lower = figure.subplots(2, 1, sharex=True)
   steps = [point['step'] for point in history]
 
-  upper.plot(steps, [point['loss'] for point in history], color=_GREY)
-  upper.set(ylabel='training loss', yscale='log')
+  losses = [point['loss'] for point in history]
+  upper.plot(steps, losses, color=_GREY)
+  upper.set(ylabel='training loss', yscale=_scale(losses))
   known = [point for point in history if 'validation_accuracy' in point]
   if known:
     accuracy = upper.twinx()
@@ -52,10 +53,16 @@ def training(path: str, history: Sequence[Mapping[str, float]]) -> None:
       marker='.',
     )
     accuracy.set_ylabel('validation accuracy (%)', color=_BLUE)
-  lower.plot(steps, [point['density'] for point in history], color=_ORANGE)
-  lower.set(xlabel='step', ylabel='density', yscale='log')
+  densities = [point['density'] for point in history]
+  lower.plot(steps, densities, color=_ORANGE)
+  lower.set(xlabel='step', ylabel='density', yscale=_scale(densities))
   lower.yaxis.set_major_formatter(mpl_ticker.PercentFormatter(1.0))
   figure.savefig(path, dpi=120)
+
+
+def _scale(values: Sequence[float]) -> str:
+  """Logarithmic, where anything can be drawn so."""
+  return 'log' if any(value > 0 for value in values) else 'linear'
 
 
 def layers(path: str, masks: Any) -> None:

@@ -23,7 +23,9 @@ each batch.
 from collections.abc import Iterator
 import dataclasses
 import functools
+import gc
 import math
+import signal
 from typing import Any, NamedTuple, SupportsIndex
 
 from absl import flags
@@ -181,12 +183,23 @@ def _iterate(batches: Any, first: int, workers: int) -> Iterator[Batch]:
   options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=4)
   dataset = grain.MapDataset.source(batches)[first:].to_iter_dataset(options)
   if workers:
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers))
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(workers), worker_init_fn=_ignore_interrupts
+    )
   iterator = iter(dataset)
   try:
     yield from iterator
   finally:
     iterator.close()
+    if workers:
+      # Grain's cycles hold the last batches, which lie in shared memory.
+      del iterator, dataset
+      gc.collect()
+
+
+def _ignore_interrupts(*_: int) -> None:
+  """Ctrl-C reaches workers, too; the run closes them."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def random_crop(

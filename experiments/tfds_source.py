@@ -19,9 +19,11 @@ and the record; what to do about it, too.
 """
 
 from collections.abc import Iterable, Sequence
+import glob
 import json
 import os
 import re
+import textwrap
 from typing import Any, NamedTuple, SupportsIndex
 
 from absl import logging
@@ -129,10 +131,13 @@ def open_splits(name: str, splits: Sequence[str]) -> list[Source]:
       f'{name!r} in {folder} (TFDS_DATA_DIR) is not what the installed '
       f'tensorflow-datasets expects: prepare it again. ({error})'
     ) from error
-  except tfds.core.DatasetNotFoundError as error:
+  except ValueError as error:
+    said = ''
+    if not isinstance(error, tfds.core.DatasetNotFoundError):
+      said = f' ({textwrap.shorten(str(error), 300)})'
     raise ValueError(
       f"config.dataset must be 'digits' or a data set of TensorFlow Datasets;"
-      f' got {name!r}.'
+      f' got {name!r}{_prepared(folder, name)}.{said}'
     ) from error
   if not found:
     version, others = builder.version, _versions(os.path.join(folder, name))
@@ -196,6 +201,21 @@ def _rest(name: str, found: Any, split: str, others: Sequence[str]) -> str:
   return '+'.join(rest)
 
 
+def _prepared(folder: str, name: str) -> str:
+  """What to say of a name whose config or version is missing or another."""
+  base = re.split('[/:]', name)[0]
+  paths = [
+    path
+    for pattern in ('*', '*/*')
+    for path in glob.glob(
+      f'{pattern}/dataset_info.json', root_dir=os.path.join(folder, base)
+    )
+  ]
+  names = [[base, *path.split(os.sep)[:-1]] for path in sorted(paths)]
+  known = [repr('/'.join(parts[:-1]) + f':{parts[-1]}') for parts in names]
+  return f'; there is {", ".join(known)}' if base and known else ''
+
+
 def _versions(folder: str) -> str:
   """What to say of other versions that are prepared."""
   there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -203,15 +223,26 @@ def _versions(folder: str) -> str:
   return f'; there is {", ".join(versions)}' if versions else ''
 
 
+def _usual_pair(features: Any) -> tuple[str, ...]:
+  """Those called image and label, else the only ones of these kinds."""
+  import tensorflow_datasets as tfds
+
+  if 'image' in features and 'label' in features:
+    return 'image', 'label'
+  kinds = tfds.features.Image, tfds.features.ClassLabel
+  found = [[k for k in features if isinstance(features[k], c)] for c in kinds]
+  return tuple(names[0] for names in found if len(names) == 1)
+
+
 def _open_split(builder: Any, name: str, split: str) -> Source:
   features = builder.info.features
-  keys = builder.info.supervised_keys or ('image', 'label')
+  keys = builder.info.supervised_keys or _usual_pair(features)
   if len(keys) != 2 or not all(
     isinstance(key, str) and key in features for key in keys
   ):
     raise ValueError(
-      f'{name!r} must have an image and a label; its features are '
-      f'{sorted(features)}.'
+      f'{name!r} must have an image and a label, named by its metadata or the '
+      f'only ones; its features are {sorted(features)}.'
     )
   image, label = (features[key] for key in keys)
   if len(image.shape or ()) != 3 or not hasattr(label, 'num_classes'):

@@ -122,6 +122,15 @@ def test_a_file_that_is_no_config(refusal, tmp_path):
   assert message == f'--config={path} has no function get_config().'
 
 
+def test_a_config_file_with_a_mistyped_field():
+  config = default.get_config()
+  config.rigl = {'update_every': 50}  # of a method
+  command_line.check_fields(config)
+  config.epoch = 3
+  with pytest.raises(ValueError, match=r"'epoch', which nothing.*'epochs'\?"):
+    command_line.check_fields(config)
+
+
 def test_a_workdir_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').touch()
   process = run(
@@ -134,6 +143,22 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
   assert process.returncode == 1
   assert process.stderr.startswith('NotADirectoryError: ')
   assert process.stderr.count('\n') == 1
+
+
+def test_ctrl_c_is_said_in_a_line(monkeypatch, capsys):
+  def main():
+    raise KeyboardInterrupt
+
+  start_now = lambda start, flags_parser: start(['main.py'])
+  monkeypatch.setattr(command_line.app, 'run', start_now)
+  monkeypatch.setattr(command_line.jax.config, 'config_with_absl', lambda: None)
+  monkeypatch.setattr(command_line, 'keep_compiled_programs', lambda: None)
+  with pytest.raises(SystemExit) as error:
+    command_line.run(main, after_interrupt='Go on with --resume.')
+  assert error.value.code == 130  # as shells say it of SIGINT
+  assert capsys.readouterr().err == (
+    '\nStopped by Ctrl-C. Go on with --resume.\n'
+  )
 
 
 def test_a_workdir_in_the_home_folder(parse, monkeypatch):

@@ -19,6 +19,7 @@ import os
 
 import numpy as np
 import pytest
+import tfds_files
 
 from experiments import input_pipeline
 
@@ -69,6 +70,34 @@ def test_impossible_sizes(arguments, message):
 def test_unknown_data_set():
   with pytest.raises(ValueError, match="got 'mnisst'"):
     input_pipeline.load_dataset('mnisst')
+
+
+def test_a_name_that_is_none():
+  with pytest.raises(ValueError, match=r"got '../x'\. \(Parsing builder name"):
+    input_pipeline.load_dataset('../x')
+
+
+def test_a_name_without_its_config(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  for part in ('small/2.1.0', 'large/2.1.0'):
+    folder = tmp_path / 'ours' / part
+    folder.mkdir(parents=True)
+    (folder / 'dataset_info.json').touch()
+  with pytest.raises(ValueError, match="got 'ours'; there is") as error:
+    input_pipeline.load_dataset('ours')
+  assert str(error.value).endswith(
+    "there is 'ours/large:2.1.0', 'ours/small:2.1.0'."
+  )
+
+
+def test_keys_that_the_metadata_do_not_tell(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  image = np.full((6, 5, 3), 7, np.uint8)
+  splits = {'train': [(image, 2), (image, 0)], 'test': [(image, 1)]}
+  tfds_files.write(tmp_path, splits, keys=('scan', 'breed'))
+  dataset = input_pipeline.load_dataset('tiny')
+  np.testing.assert_array_equal(dataset.train.images[0], image)
+  assert dataset.train.labels.tolist() == [2, 0]
 
 
 def test_data_set_that_is_not_there(tmp_path, monkeypatch):

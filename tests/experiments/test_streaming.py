@@ -17,6 +17,7 @@
 import collections
 import contextlib
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -119,9 +120,11 @@ def test_goes_on_at_any_step_with_any_number_of_workers(stream):
   whole = collect(stream, 3, 16, num_steps=7)
   assert_equal(collect(stream, 3, 16, first_step=4, num_steps=7), whole[4:])
   with_workers = stream._replace(workers=2)
-  assert_equal(
-    collect(with_workers, 3, 16, first_step=4, num_steps=7), whole[4:]
-  )
+  found = collect(with_workers, 3, 16, first_step=4, num_steps=7)
+  assert_equal(found, whole[4:])
+  arrays = [weakref.ref(array) for batch in found for array in batch]
+  del found
+  assert not any(array() is not None for array in arrays)  # in shared memory
   other = collect(stream, 4, 16, num_steps=1)
   assert not np.array_equal(other[0][0], whole[0][0])
 

@@ -29,6 +29,7 @@ def write(
   shape=(None, None, 3),
   dtype='uint8',
   shards=1,
+  keys=None,
 ):
   """Writes `<folder>/tiny/1.0.0`, a data set that has no code in TFDS.
 
@@ -39,7 +40,10 @@ def write(
     shape: The same; `None` where images differ.
     dtype: The same.
     shards: Files of each split.
+    keys: Names of image and label which the metadata do not tell; `None`: they
+      are called that, and the metadata say so.
   """
+  names = keys or ('image', 'label')
   path = folder / 'tiny' / '1.0.0'
   path.mkdir(parents=True)
   infos = []
@@ -53,7 +57,7 @@ def write(
         str(path / name), 'group_size:1'
       )
       for image, label in part:
-        writer.write(_serialize(image, label))
+        writer.write(_serialize(image, label, names))
       writer.close()
     infos.append(
       {
@@ -72,34 +76,34 @@ def write(
     'pythonClassName': f'{module}.features_dict.FeaturesDict',
     'featuresDict': {
       'features': {
-        'image': {
+        names[0]: {
           'pythonClassName': f'{module}.image_feature.Image',
           'image': image,
         },
-        'label': {
+        names[1]: {
           'pythonClassName': f'{module}.class_label_feature.ClassLabel',
           'classLabel': {'numClasses': str(num_classes)},
         },
       }
     },
   }
-  items = [{'featureKey': 'image'}, {'featureKey': 'label'}]
+  items = [{'featureKey': name} for name in names]
   info = {
     'name': 'tiny',
     'version': '1.0.0',
     'fileFormat': 'array_record',
     'splits': infos,
-    'supervisedKeys': {'tuple': {'items': items}},
+    **({} if keys else {'supervisedKeys': {'tuple': {'items': items}}}),
   }
   (path / 'dataset_info.json').write_text(json.dumps(info))
   (path / 'features.json').write_text(json.dumps(features))
   return path
 
 
-def _serialize(image, label):
+def _serialize(image, label, names):
   if not isinstance(image, bytes):
     image = cv2.imencode('.png', image[..., ::-1])[1].tobytes()
   example = tf_example_pb2.Example()
-  example.features.feature['image'].bytes_list.value.append(image)
-  example.features.feature['label'].int64_list.value.append(label)
+  example.features.feature[names[0]].bytes_list.value.append(image)
+  example.features.feature[names[1]].int64_list.value.append(label)
   return example.SerializeToString()

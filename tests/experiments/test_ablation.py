@@ -1,0 +1,35 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""What a report of the ablation may be added to."""
+
+import json
+
+import pytest
+
+from experiments import ablation
+
+
+def test_runs_of_another_length_are_not_mixed(tmp_path):
+  path = tmp_path / 'results.json'
+  report = ablation.load(str(path), 6)
+  path.write_text(json.dumps(report))
+  assert ablation.load(str(path), 6) == report
+  with pytest.raises(ValueError, match=r'runs of 6 epochs.*give --epochs=6'):
+    ablation.ablate(str(tmp_path), seeds=1, epochs=12)
+
+
+def test_bad_flags(tmp_path):
+  with pytest.raises(ValueError, match='--seeds must be a whole number >= 1'):
+    ablation.ablate(str(tmp_path), seeds=0, epochs=1)
