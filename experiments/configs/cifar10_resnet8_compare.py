@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
   plan.tuning_examples = 5000
   plan.search_trials = 3  # of methods that cannot be asked for a density
   plan.trials = {
-    'scl': _trials({'freeze_at': 0.9}),
+    'scl': _trials({'freeze_at': 0.9, 'scl.mask_optimizer': 0.05}),
     'gradual_magnitude': _trials({'freeze_at': 0.9}),
     'lamp': _trials({'freeze_at': 0.9}),
     'rigl': _trials({'rigl.update_every': 30}),
