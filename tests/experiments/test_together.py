@@ -18,7 +18,6 @@ import json
 
 import jax
 import numpy as np
-import optax
 import pytest
 
 from experiments import input_pipeline
@@ -80,17 +79,22 @@ def test_densities_and_seeds_together_and_alone():
 
 
 def test_dense_networks_together_and_alone():
-  configs = [config_of(method='dense', seed=seed) for seed in (1, 2)]
+  # With Adam's default of 1e-8 the rounding of tiny gradients moves weights.
+  damped = {'eps': 1e-3}
+  configs = [
+    config_of(method='dense', seed=seed, optimizer_arguments=damped)
+    for seed in (1, 2)
+  ]
   model, dataset = load(configs[0])
   test = lambda params: train.accuracy(model, params, dataset.test)
   runs = together.fit(configs, model, dataset)
   alone = train.fit(configs[1], model, dataset)
   assert_alike(runs[1], alone, test)
-  # Of the network as a whole, as Adam makes much of the rounding of single tiny
-  # gradients. Another seed would be off by 1.4.
-  params, other = runs[1].state.params, alone.state.params
-  difference = optax.tree.norm(optax.tree.sub(params, other))
-  assert difference < 0.01 * optax.tree.norm(other)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    runs[1].state.params,
+    alone.state.params,
+  )
 
 
 def test_sweep_trains_what_is_left_together(tmp_path, monkeypatch):
