@@ -227,8 +227,8 @@ def stored_leaves(workdir: str) -> dict[str, Any]:
   with ocp.PyTreeCheckpointer() as checkpointer, reading(path):
     tree = checkpointer.metadata(path).item_metadata.tree
   return {
-    tree_lib.path_string(key_path): leaf
-    for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    path: leaf
+    for path, leaf in tree_lib.zip_leaves(tree)
     if hasattr(leaf, 'shape')
   }
 
@@ -242,8 +242,7 @@ def _existing(workdir: str) -> str:
 
 def _check_shapes(target: Any, stored: dict[str, Any], path: str) -> None:
   """Raises unless each leaf of `target` is stored; Orbax would skip it."""
-  for key_path, leaf in jax.tree_util.tree_leaves_with_path(target):
-    name = tree_lib.path_string(key_path)
+  for name, leaf in tree_lib.zip_leaves(target):
     found = stored[name].shape if name in stored else 'none'
     if found != leaf.shape:
       raise ValueError(

@@ -99,14 +99,14 @@ def _like(workdir: str, model: Any, images: jax.Array) -> dict[str, Any]:
   params = model_state.pop('params')
   stored = checkpointing.stored_leaves(workdir)
 
-  def mask_of(key_path, leaf):
-    mask = stored.get(f'masks/{tree_lib.path_string(key_path)}')
+  def mask_of(path, leaf):
+    mask = stored.get(f'masks/{path}')
     if mask is None:
       return None
     return jax.ShapeDtypeStruct(leaf.shape, mask.dtype)
 
   return {
     'params': params,
-    'masks': jax.tree_util.tree_map_with_path(mask_of, params),
+    'masks': tree_lib.map_with_path(mask_of, params),
     'model_state': model_state,
   }

@@ -189,14 +189,14 @@ def state_shardings(
     A tree like `state` of `jax.sharding.NamedSharding`.
   """
   rows = {
-    tuple(path.split('/')): (len(leaf.shape), sharding.spec)
+    path: (len(leaf.shape), sharding.spec)
     for path, leaf, sharding in tree_lib.zip_leaves(params, shardings)
   }
 
-  def sharding(key_path, leaf):
-    names = tree_lib.path_names(key_path)
+  def sharding(path, leaf):
+    names = path.split('/')
     for start in range(len(names)):
-      rank, spec = rows.get(names[start:], (-1, P()))
+      rank, spec = rows.get('/'.join(names[start:]), (-1, P()))
       if rank == len(leaf.shape):
         return jax.sharding.NamedSharding(
           mesh, P(*map(_kept, spec, leaf.shape))
@@ -207,7 +207,7 @@ def state_shardings(
     fits = axis is not None and size > 1 and size % mesh.shape[axis] == 0
     return axis if fits else None
 
-  return jax.tree_util.tree_map_with_path(sharding, state)
+  return tree_lib.map_with_path(sharding, state)
 
 
 def replicate(tree: PyTree, mesh: jax.sharding.Mesh | None) -> PyTree:

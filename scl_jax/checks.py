@@ -133,6 +133,24 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     raise ValueError(f'{name} must be one of {listed}; got {value!r}.')
 
 
+def check_key(name: str, value: Any) -> None:
+  """Raises unless an argument is one key of `jax.random`.
+
+  Args:
+    name: The argument, for the message.
+    value: What was given for it.
+
+  Raises:
+    ValueError: If it is something else.
+  """
+  try:
+    jax.eval_shape(jax.random.bits, value)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'{name} must be one key, such as jax.random.key(0); got {value!r}.'
+    ) from error
+
+
 def check_finite(name: str, value: Any) -> None:
   """Raises if an array holds a NaN or an infinity; what is traced may.
 

@@ -28,6 +28,7 @@ from scl_jax import reachability
 from scl_jax import tree as tree_lib
 from scl_jax import wide
 from scl_jax.rules import SCLState
+from scl_jax.state import SparsifyState
 from scl_jax.state import get_masks
 from scl_jax.state import get_sparsify_state
 
@@ -104,13 +105,14 @@ def diagnose(
       'fn needs params, and what else it is called with, inputs.'
     )
   masks = get_masks(opt_state)
-  state = get_sparsify_state(opt_state).rule_state
+  sparsify_state = get_sparsify_state(opt_state)
+  state = sparsify_state.rule_state
   if isinstance(state, SCLState) and state.count.ndim:
     raise ValueError(
       'opt_state is of several networks, as jax.vmap makes it: give the state '
       'of one, jax.tree.map(lambda x: x[0], opt_state).'
     )
-  findings = _not_a_number(state)
+  findings = _not_a_number(sparsify_state)
   if findings:
     return findings  # what follows from it needs no advice of its own
   if not isinstance(state, SCLState) or int(state.count) > 0:
@@ -124,20 +126,38 @@ def diagnose(
   return findings
 
 
-def _not_a_number(state: Any) -> list[Finding]:
-  leaves = jax.tree.leaves(getattr(state, 'mask_params', None))
-  lost = sum(int(jnp.sum(jnp.isnan(m))) for m in leaves)
-  if not lost:
-    return []
-  total = sum(m.size for m in leaves)
-  return [
-    Finding(
-      'nan',
-      f'{lost} of {total} mask variables are NaN, so that their masks '
-      'stay closed for good: go back to a state before that, and look for NaN '
-      'in the penalty, the normalizer and the mask optimizer.',
-    )
-  ]
+def _not_a_number(state: SparsifyState) -> list[Finding]:
+  mask_params = getattr(state.rule_state, 'mask_params', None)
+  lost, total = _count(jnp.isnan, mask_params)
+  if lost:
+    return [
+      Finding(
+        'nan',
+        f'{lost} of {total} mask variables are NaN, so that their masks '
+        'stay closed for good: go back to a state before that, and look for '
+        'NaN in the penalty, the normalizer and the mask optimizer.',
+      )
+    ]
+  lost, total = _count(lambda w: ~jnp.isfinite(w), state.weights)
+  if lost:
+    return [
+      Finding(
+        'nan',
+        f'{lost} of {total} weights are NaN or infinite: go back to a state '
+        'before that, and lower the learning rate, clip gradients, or leave '
+        'bad batches out with optax.apply_if_finite.',
+      )
+    ]
+  return []
+
+
+def _count(
+  is_bad: Callable[[jax.Array], jax.Array], tree: Any
+) -> tuple[int, int]:
+  """How many entries are bad, of how many."""
+  leaves = jax.tree.leaves(tree)
+  bad = sum(int(jnp.sum(is_bad(leaf))) for leaf in leaves)
+  return bad, sum(leaf.size for leaf in leaves)
 
 
 def _members(

@@ -171,15 +171,14 @@ def serialize(
     (array([0., 0.], dtype=float32), {'dataset': 'mnist'})
   """
   tree_lib.check_arrays(params, 'params')
-  key_paths, _ = jax.tree_util.tree_flatten_with_path(params)
   leaves = []
-  for (key_path, _), (path, leaf, mask) in zip(
-    key_paths, tree_lib.zip_leaves(params, masks), strict=True
+  for names, (path, leaf, mask) in zip(
+    tree_lib.leaf_names(params), tree_lib.zip_leaves(params, masks), strict=True
   ):
     array = _as_array(path, leaf)
     if mask is not None:
       mask = masks_lib.host_mask(array, mask, path)
-    leaves.append(file_format.Leaf(tree_lib.path_names(key_path), array, mask))
+    leaves.append(file_format.Leaf(names, array, mask))
   return file_format.encode(leaves, _checked_metadata(metadata))
 
 

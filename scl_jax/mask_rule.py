@@ -183,5 +183,5 @@ def params_of(rule: MaskRule, rule_state: Any, weights: PyTree) -> PyTree:
     A tree like `weights`, exactly 0 where masks are 0.
   """
   if rule.effective is None:
-    return masks_lib.apply_masks(weights, masks_of(rule_state, weights))
+    return masks_lib.keep_live(weights, masks_of(rule_state, weights))
   return rule.effective(weights, rule_state.mask_params)

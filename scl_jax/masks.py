@@ -153,17 +153,49 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
     {'b': 3.0, 'w': Array([1., 0.], dtype=float32)}
   """
 
-  def apply(path, leaf, mask):
-    if mask is None:
-      return leaf
-    mask = expand(mask, jnp.shape(leaf), path)
+  def times(leaf, mask):
     return leaf * mask.astype(jnp.result_type(leaf))
 
-  leaves = [
-    apply(path, leaf, mask)
-    for path, leaf, mask in tree_lib.zip_leaves(params, masks)
-  ]
-  return jax.tree.unflatten(jax.tree.structure(params), leaves)
+  return _map_masked(times, params, masks)
+
+
+def keep_live(tree: PyTree, masks: PyTree) -> PyTree:
+  """What stands at live connections, and exactly 0 elsewhere.
+
+  Where a number is NaN or infinite the product with a mask of 0 is NaN: so is
+  the gradient of a norm at a feature that is wholly pruned.
+
+  Args:
+    tree: Weights, or gradients or steps of weights.
+    masks: As for `apply_masks`.
+
+  Returns:
+    A tree like `tree`, in its dtypes.
+
+  Raises:
+    ValueError: If the trees do not fit.
+
+  Example:
+    >>> keep_live({'w': jnp.array([1, jnp.nan])}, {'w': jnp.array([1, 0])})
+    {'w': Array([1., 0.], dtype=float32)}
+  """
+
+  def select(leaf, mask):
+    return jnp.where(mask.astype(bool), leaf, jnp.zeros_like(leaf))
+
+  return _map_masked(select, tree, masks)
+
+
+def _map_masked(
+  fn: Callable[[Any, jax.Array], jax.Array], tree: PyTree, masks: PyTree
+) -> PyTree:
+  """`fn(leaf, mask)` with masks of the leaves' shapes; others stay."""
+
+  def apply(path, leaf, mask):
+    return leaf if mask is None else fn(leaf, expand(mask, jnp.shape(leaf), path))
+
+  leaves = [apply(*row) for row in tree_lib.zip_leaves(tree, masks)]
+  return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
 def expand(

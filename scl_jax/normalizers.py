@@ -14,8 +14,10 @@
 # ==============================================================================
 """The normalisers of mask gradients that a rule can be asked for by name."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
+import jax
 import optax
 
 from scl_jax import features
@@ -45,14 +47,7 @@ def get_normalizer(
   if normalizer is None:
     return optax.identity()
   if isinstance(normalizer, str) and normalizer == 'feature_norm':
-    resolve = features.resolve_feature_axes(feature_axes)
-    return transforms.normalize_by_feature_norm(
-      decay=0.92,
-      update_every=8,
-      feature_axes=lambda key_path, leaf: resolve(
-        tree_lib.path_string(key_path), leaf
-      ),
-    )
+    return _feature_norm(features.resolve_feature_axes(feature_axes))
   if (
     not isinstance(normalizer, str)
     and hasattr(normalizer, 'init')
@@ -62,4 +57,28 @@ def get_normalizer(
   raise ValueError(
     "normalizer must be 'feature_norm', None or an optax transformation, got "
     f'{normalizer!r}.'
+  )
+
+
+def _feature_norm(
+  resolve: Callable[[str, Any], features.Axes],
+) -> optax.GradientTransformationExtraArgs:
+  """The norm of the features that paths tell, which only a tree knows."""
+
+  def of(tree):
+    key_paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    path_of = dict(
+      zip((key for key, _ in key_paths), tree_lib.paths(tree), strict=True)
+    )
+    return transforms.normalize_by_feature_norm(
+      decay=0.92,
+      update_every=8,
+      feature_axes=lambda key_path, leaf: resolve(path_of[key_path], leaf),
+    )
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: of(params).init(params),
+    lambda updates, state, params=None, **extra_args: of(updates).update(
+      updates, state, params, **extra_args
+    ),
   )

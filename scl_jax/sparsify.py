@@ -193,13 +193,13 @@ def _step_of_product(reset, inner, rule, grads, state, extra_args):
   """A step where params = weights * masks."""
   weights, masks = state.weights, masks_of(state.rule_state, state.weights)
   steps, inner_state = inner.update(
-    masks_lib.apply_masks(grads, masks),
+    masks_lib.keep_live(grads, masks),
     state.inner_state,
-    masks_lib.apply_masks(weights, masks),
+    masks_lib.keep_live(weights, masks),
     **extra_args,
   )
   new_weights = optax.apply_updates(
-    weights, masks_lib.apply_masks(steps, masks)
+    weights, masks_lib.keep_live(steps, masks)
   )
   rule_state = rule.update(grads, state.rule_state, weights)
   if not rule.resumes_weights:
@@ -217,6 +217,9 @@ def _step_of_product(reset, inner, rule, grads, state, extra_args):
 def _step_of_function(inner, rule, grads, state, extra_args):
   """A step where params = effective(weights, mask_params)."""
   weights, mask_params = state.weights, state.rule_state.mask_params
+  grads = jax.tree.map(
+    _without_loss, grads, masks_of(state.rule_state, weights)
+  )
   weight_grads, _ = pull_back(rule.effective, grads, weights, mask_params)
   steps, inner_state = inner.update(
     weight_grads, state.inner_state, weights, **extra_args
@@ -227,19 +230,28 @@ def _step_of_function(inner, rule, grads, state, extra_args):
   )
 
 
+def _without_loss(grad: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """0 for what is not finite at connections that are not live.
+
+  There `effective` has the derivative 0 for some rules, and not for others.
+  """
+  if mask is None:
+    return grad
+  is_lost = ~masks_lib.expand(mask, grad.shape).astype(bool)
+  is_lost &= ~jnp.isfinite(grad)
+  return jnp.where(is_lost, jnp.zeros_like(grad), grad)
+
+
 def _reset(inner, weights, inner_state, regrown):
   """Regrown connections start from zero, with the moments of a fresh state."""
   weights = jax.tree.map(
     lambda w, where: jnp.where(where, jnp.zeros_like(w), w), weights, regrown
   )
   of_path = dict(jax.tree_util.tree_flatten_with_path(regrown)[0])
+  kept = dict(jax.tree_util.tree_flatten_with_path(inner_state)[0])
 
   def refresh(path, now, fresh):
-    # What is kept of a weight lies at the end of the weight's path: that holds
-    # in all optimizers, of whole trees as of parts (`partition`), and the
-    # longest end is the weight's own.
-    ends = [path[start:] for start in range(len(path) + 1)]
-    where = next((of_path[end] for end in ends if end in of_path), None)
+    where = of_path.get(_owner(path, of_path.keys(), kept))
     # A moment is one array of the weight's shape.
     if where is None or jnp.shape(now) != where.shape:
       return now
@@ -248,6 +260,24 @@ def _reset(inner, weights, inner_state, regrown):
 
   return weights, jax.tree_util.tree_map_with_path(
     refresh, inner_state, inner.init(weights)
+  )
+
+
+def _owner(path, paths, kept):
+  """The path of the weight that a leaf of an optimizer's state belongs to.
+
+  It is an end of the leaf's path: that holds in all optimizers, of whole trees
+  as of parts (`partition`). Of several, as where a weight lies under a name
+  that a state has too (`mu`), the one whose tree is kept there: the others of
+  its paths stand beside it.
+  """
+  ends = [path[start:] for start in range(len(path) + 1)]
+  ends = [end for end in ends if end in paths]
+  if len(ends) < 2:
+    return ends[0] if ends else None
+  return max(
+    ends,
+    key=lambda end: sum(path[: len(path) - len(end)] + p in kept for p in paths),
   )
 
 

@@ -209,7 +209,8 @@ def check_not_finite(rule: MaskRule, *, num_steps: int = 12) -> None:
   """Gradients that are not finite decide nothing and stay nowhere.
 
   A rule takes such an entry for 0, or the sum over a layer in which it is, see
-  `mask_rule.finite_or_zero`; or it leaves its masks as they are.
+  `mask_rule.finite_or_zero`; or it leaves its masks as they are. At connections
+  that are not live such a gradient does not reach the weights either.
 
   Args:
     rule: The rule.
@@ -217,7 +218,7 @@ def check_not_finite(rule: MaskRule, *, num_steps: int = 12) -> None:
 
   Raises:
     AssertionError: If it has other masks then, or something in its state is not
-      finite.
+      finite, or the weights are not.
   """
   tx = _wrapped(rule, 'adam')
   update = _compiled(rule.update)
@@ -246,6 +247,7 @@ def check_not_finite(rule: MaskRule, *, num_steps: int = 12) -> None:
       _require(
         _is_equal(bad_finite, finite), f'{where} stay in the state of the rule.'
       )
+      _check_rest(tx, value, params, state, where)
 
 
 def check_empty_selection(rule: MaskRule) -> None:
@@ -348,6 +350,23 @@ def _check_zeros(params, state, where):
       not np.any(leaf[mask == 0]),
       f'{where}: pruned entries of {path!r} are not exactly 0.',
     )
+
+
+def _check_rest(tx, value, params, state, where):
+  """Gradients of that value where masks are 0 leave all else finite."""
+  masks = get_masks(state)
+  grads = jax.tree.map(
+    lambda g, mask: g if mask is None else jnp.where(mask == 0, value, g),
+    _loss_grad(params),
+    masks,
+  )
+  updates, state = tx.update(grads, state, params)
+  kept = optax.apply_updates(params, updates), get_sparsify_state(state)
+  _require(
+    all(np.all(_is_finite(leaf)) for leaf in jax.tree.leaves(kept)),
+    f'{where} at closed connections reach weights or optimizer.',
+  )
+  _check_zeros(kept[0], state, where)
 
 
 def _check_acts(state, where):

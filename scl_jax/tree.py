@@ -29,51 +29,62 @@ from jax import core
 import jax.numpy as jnp
 
 PyTree = Any
-KeyPath = tuple[Any, ...]
+
+_VALUE = jax.tree_util.GetAttrKey('value')
 
 
-def path_names(key_path: KeyPath) -> tuple[str, ...]:
-  """The names along a path of `jax.tree_util`.
+def leaf_names(tree: PyTree) -> list[tuple[str, ...]]:
+  """The names along the path of each leaf, in the order of `jax.tree.leaves`.
 
   The `.value` with which Flax NNX ends the path of a variable is left out, so
-  that one model has the same paths in Linen and in NNX.
-
-  Args:
-    key_path: A path as `jax.tree_util.tree_flatten_with_path` gives it.
-
-  Returns:
-    One string for each key.
-  """
-  names = tuple(jax.tree_util.keystr((k,), simple=True) for k in key_path)
-  if (
-    len(names) > 1
-    and isinstance(key_path[-1], jax.tree_util.GetAttrKey)
-    and names[-1] == 'value'
-  ):
-    return names[:-1]
-  return names
-
-
-def path_string(key_path: KeyPath) -> str:
-  """A path as one string, `'Dense_0/kernel'`; the root is `''`."""
-  return '/'.join(path_names(key_path))
-
-
-def paths(tree: PyTree) -> list[str]:
-  """The path of each leaf, in the order of `jax.tree.leaves`.
+  that one model has the same paths in Linen and in NNX. A variable holds
+  nothing else: a field `value` beside other fields keeps its name.
 
   Args:
     tree: Any pytree; `None` is no leaf.
 
   Returns:
-    A list of strings.
+    A list of tuples of strings.
+
+  Example:
+    >>> leaf_names({'Dense_0': {'kernel': 1.0, 'bias': None}})
+    [('Dense_0', 'kernel')]
+  """
+  # Holes count, so that masks have the paths of their params.
+  rows, _ = jax.tree_util.tree_flatten_with_path(
+    tree, is_leaf=lambda leaf: leaf is None
+  )
+  fields = collections.defaultdict(set)
+  if any(key_path and key_path[-1] == _VALUE for key_path, _ in rows):
+    for key_path, _ in rows:
+      for depth, key in enumerate(key_path):
+        fields[key_path[:depth]].add(key)
+
+  def names(key_path):
+    parent = key_path[:-1]
+    is_variable = parent and key_path[-1] == _VALUE and len(fields[parent]) == 1
+    return tuple(
+      jax.tree_util.keystr((key,), simple=True)
+      for key in (parent if is_variable else key_path)
+    )
+
+  return [names(key_path) for key_path, leaf in rows if leaf is not None]
+
+
+def paths(tree: PyTree) -> list[str]:
+  """The path of each leaf as one string, in the order of `jax.tree.leaves`.
+
+  Args:
+    tree: Any pytree; `None` is no leaf.
+
+  Returns:
+    A list of strings; the root's is `''`.
 
   Example:
     >>> paths({'Dense_0': {'kernel': 1.0, 'bias': None}})
     ['Dense_0/kernel']
   """
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return [path_string(key_path) for key_path, _ in leaves]
+  return ['/'.join(names) for names in leaf_names(tree)]
 
 
 def map_with_path(
@@ -89,9 +100,10 @@ def map_with_path(
   Returns:
     A tree of the results.
   """
-  return jax.tree_util.tree_map_with_path(
-    lambda key_path, *leaves: fn(path_string(key_path), *leaves), tree, *rest
-  )
+  leaves, treedef = jax.tree.flatten(tree)
+  columns = [treedef.flatten_up_to(other) for other in rest]
+  rows = zip(paths(tree), leaves, *columns, strict=True)
+  return treedef.unflatten([fn(*row) for row in rows])
 
 
 def keep_where(tree: PyTree, other: PyTree) -> PyTree:
@@ -151,8 +163,7 @@ def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
     ValueError: If one of `rest` has a leaf that `tree` has not, or two leaves
       have the same path.
   """
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  rows = [(path_string(key_path), leaf) for key_path, leaf in leaves]
+  rows = list(zip(paths(tree), jax.tree.leaves(tree), strict=True))
   known = {path for path, _ in rows}
   if len(known) < len(rows):
     twice = [
@@ -163,8 +174,7 @@ def zip_leaves(tree: PyTree, *rest: PyTree) -> list[tuple[Any, ...]]:
     raise ValueError(f'Several leaves have the same path:\n{listing(twice)}')
   columns = []
   for other in rest:
-    others, _ = jax.tree_util.tree_flatten_with_path(other)
-    column = {path_string(key_path): leaf for key_path, leaf in others}
+    column = dict(zip(paths(other), jax.tree.leaves(other), strict=True))
     unknown = [path for path in column if path not in known]
     if unknown:
       raise ValueError(

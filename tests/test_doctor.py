@@ -121,6 +121,22 @@ def test_mask_variables_that_are_nan(rule):
   assert finding.message.startswith(f'{first_rows} of ')
 
 
+@pytest.mark.parametrize(
+  'rule', [scl_jax.scl(penalty=0.1), scl_jax.gradual_magnitude(0.5, end_step=9)]
+)
+@pytest.mark.parametrize('value', [jnp.nan, jnp.inf])
+def test_weights_that_are_not_finite(rule, value):
+  tx = scl_jax.sparsify(optax.sgd(0.1), rule)
+  state = tx.init(PARAMS)
+  grads = jax.tree.map(lambda p: p.at[..., 0].set(value), PARAMS)
+  _, state = tx.update(grads, state, PARAMS)
+  (finding,) = scl_jax.diagnose(state, 50)
+  lost = sum(g[..., 0].size for g in jax.tree.leaves(grads))
+  total = sum(g.size for g in jax.tree.leaves(grads))
+  assert finding.code == 'nan'
+  assert finding.message.startswith(f'{lost} of {total} weights')
+
+
 def test_a_target_that_will_be_missed():
   options = {'target_density': 0.5, 'freeze_step': 1000, 'changed': 940}
   state = make_state(950, **options)

@@ -308,6 +308,16 @@ def test_trees_that_do_not_fit(masks):
     masks_lib.effective_params(params, masks)
 
 
+@pytest.mark.parametrize('value', [jnp.nan, jnp.inf])
+def test_keep_live_drops_what_is_not_finite(value):
+  mask = jnp.array([[1.0, 0.0]])
+  w = jnp.array([[2.0, value], [-3.0, 4.0]])
+  loss = lambda w: masks_lib.keep_live({'w': w, 'b': w}, {'w': mask})['w'].sum()
+  out = masks_lib.keep_live({'w': w}, {'w': mask})['w']
+  np.testing.assert_array_equal(out, [[2, 0], [-3, 0]])
+  np.testing.assert_array_equal(jax.grad(loss)(w), [[1, 0], [1, 0]])
+
+
 def test_masks_fit_by_paths():
   params = {'a': [jnp.ones(2), jnp.ones(2)], 'b': jnp.ones(2)}
   masks = {'a': {'1': jnp.array([1.0, 0.0])}}  # as from a checkpoint

@@ -73,6 +73,23 @@ def test_the_root_has_an_empty_path():
   assert tree.paths(Variable(1.0)) == ['value']
 
 
+class Attention(NamedTuple):
+  query: object
+  value: object
+  out: object = None
+
+
+def test_a_field_value_keeps_its_name():
+  params = {'a': Attention(1, 2), 'b': Attention({'w': 1}, Variable(2), 3)}
+  paths = ['a/query', 'a/value', 'b/query/w', 'b/value', 'b/out']
+  assert tree.paths(params) == paths
+  # And so do the masks of some of them.
+  assert tree.paths({'a': Attention(None, 2)}) == ['a/value']
+  masks = {'a': {'value': 5}, 'b': {'out': 6}}
+  rows = tree.zip_leaves(params, masks)
+  assert [row[2] for row in rows] == [None, 5, None, None, 6]
+
+
 def test_map_with_path_makes_and_skips_holes():
   params = {'a': 1, 'b': None, 'c': [2, 3]}
   seen = tree.map_with_path(

@@ -259,8 +259,7 @@ def state_bytes(state: Any) -> dict[str, int]:
     Bytes of params, weights, mask_params, moments and other.
   """
   sizes = dict.fromkeys(_PARTS, 0)
-  for key_path, leaf in jax.tree_util.tree_leaves_with_path(state):
-    path = tree_lib.path_string(key_path)
+  for path, leaf in tree_lib.zip_leaves(state):
     part = next(name for name, key in _PARTS.items() if re.search(key, path))
     shape = leaf.sharding.shard_shape(leaf.shape)
     sizes[part] += math.prod(shape) * leaf.dtype.itemsize

@@ -49,29 +49,23 @@ def carry(reduced: reduction.Reduction, state: PyTree) -> PyTree:
       variable for a block.
   """
   owners = _owners(reduced.params)
-  is_sparse = lambda node: isinstance(node, state_lib.SparsifyState)
-  nodes, treedef = jax.tree_util.tree_flatten_with_path(
-    state, is_leaf=is_sparse
+  leaves, treedef = jax.tree.flatten(state)
+  cut = treedef.unflatten(
+    _cut(reduced, owners, names, leaf)
+    for names, leaf in zip(tree_lib.leaf_names(state), leaves, strict=True)
   )
-  result = []
-  for key_path, node in nodes:
+  is_sparse = lambda node: isinstance(node, state_lib.SparsifyState)
+
+  def add_folds(node):
     if not is_sparse(node):
-      result.append(_cut(reduced, owners, tree_lib.path_names(key_path), node))
-      continue
-    cut = jax.tree_util.tree_map_with_path(
-      lambda path, leaf: _cut(reduced, owners, tree_lib.path_names(path), leaf),
-      node,
-    )
-    result.append(cut._replace(weights=_add_folds(reduced, cut.weights)))
-  return jax.tree.unflatten(treedef, result)
+      return node
+    return node._replace(weights=_add_folds(reduced, node.weights))
+
+  return jax.tree.map(add_folds, cut, is_leaf=is_sparse)
 
 
 def _owners(params: PyTree) -> dict[tuple[str, ...], int]:
-  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-  return {
-    tree_lib.path_names(key_path): index
-    for index, (key_path, _) in enumerate(leaves)
-  }
+  return {names: at for at, names in enumerate(tree_lib.leaf_names(params))}
 
 
 def _cut(
@@ -116,11 +110,14 @@ def _add_folds(reduced: reduction.Reduction, weights: PyTree) -> PyTree:
   """Adds to the small weights what was folded into the small params."""
   owners = _owners(reduced.params)
 
-  def add(key_path, weight):
-    index = owners[tree_lib.path_names(key_path)]
+  def add(names, weight):
+    index = owners[names]
     if index not in reduced.folds:
       return weight
     amount = reduced.folds[index][np.ix_(*reduced.kept[index])]
     return (weight + amount).astype(weight.dtype)
 
-  return jax.tree_util.tree_map_with_path(add, weights)
+  leaves, treedef = jax.tree.flatten(weights)
+  return treedef.unflatten(
+    map(add, tree_lib.leaf_names(weights), leaves)
+  )

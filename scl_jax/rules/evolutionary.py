@@ -16,6 +16,7 @@
 
 import jax
 
+from scl_jax import checks
 from scl_jax import distributions
 from scl_jax import rewiring
 from scl_jax import thresholding
@@ -69,6 +70,7 @@ def sparse_evolutionary_training(
     ... )
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), rule)
   """
+  checks.check_key('key', key)
 
   def grow_scores(grads, state, weights):
     del grads

@@ -69,6 +69,7 @@ def random_pruning(
     >>> rule = random_pruning(0.1, key=jax.random.key(0))
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), rule)
   """
+  checks.check_key('key', key)
   checks.check_density('target_density', target_density)
   checks.check_choice('allocation', allocation, distributions.ALLOCATIONS)
 

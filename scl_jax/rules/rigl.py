@@ -17,6 +17,7 @@
 import jax
 import jax.numpy as jnp
 
+from scl_jax import checks
 from scl_jax import distributions
 from scl_jax import rewiring
 from scl_jax import tree as tree_lib
@@ -70,6 +71,7 @@ def rigl(
     ... )
     >>> tx = scl_jax.sparsify(optax.adam(3e-3), rule)
   """
+  checks.check_key('key', key)
 
   def grow_scores(grads, state, weights):
     del weights

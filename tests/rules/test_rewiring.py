@@ -14,6 +14,9 @@
 # ==============================================================================
 """RigL and SET against NumPy, and what a new connection starts from."""
 
+from typing import NamedTuple
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -181,3 +184,43 @@ def test_errors(make_rule, arguments, message):
   arguments = {'target_density': 0.5, 'key': KEY, 'end_step': 5, **arguments}
   with pytest.raises(ValueError, match=message):
     make_rule(**arguments)
+
+
+class Head(NamedTuple):
+  w: jax.Array
+
+
+class Named(NamedTuple):
+  mu: Head
+  w: jax.Array
+
+
+@each_rule
+def test_names_that_an_optimizer_has_too(make_rule):
+  # The path of Adam's first moment of `w` ends like the weight `mu.w`.
+  first, second = (jax.random.normal(jax.random.key(i), (6, 6)) for i in (0, 1))
+  rule = make_rule(0.3, key=KEY, end_step=90, update_every=3)
+  tx = scl_jax.sparsify(optax.adam(0.1), rule)
+
+  @jax.jit
+  def step(params, state):
+    grads = jax.tree.map(lambda p: jnp.cos(3 * p + 1), params)
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  def train(params):
+    state = tx.init(params)
+    for _ in range(10):
+      params, state = step(params, state)
+    return jax.tree.leaves((params, state.inner_state))
+
+  chex.assert_trees_all_equal(
+    train(Named(Head(first), second)), train({'mu': {'w': first}, 'w': second})
+  )
+
+
+@each_rule
+@pytest.mark.parametrize('key', [0, None, jax.random.split(KEY)])
+def test_what_is_no_key(make_rule, key):
+  with pytest.raises(ValueError, match='key must be one key'):
+    make_rule(0.3, key=key, end_step=9)
