@@ -82,7 +82,8 @@ class Checkpoints:
     traceback: TracebackType | None,
   ) -> None:
     if self._manager is not None:
-      self._manager.close()  # waits until all is written
+      with writing(str(self._manager.directory)):
+        self._manager.close()  # waits until all is written
 
   def newest(self) -> int | None:
     """The step of the newest checkpoint; `None` if there is none."""
@@ -94,20 +95,23 @@ class Checkpoints:
     Args:
       state: A tree of arrays with an attribute `step`.
       progress: What else there is of the run.
+
+    Raises:
+      OSError: If it, or the one before, cannot be written.
     """
     if self._manager is None:
       return
-    self._manager.save(
-      int(state.step),
-      args=ocp.args.Composite(
-        # Copies: while they are written, the next step reuses the buffers and
-        # the history grows.
-        state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
-        progress=ocp.args.JsonSave(
-          {**progress._asdict(), 'history': list(progress.history)}
-        ),
+    args = ocp.args.Composite(
+      # Copies: while they are written, the next step reuses the buffers and
+      # the history grows.
+      state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
+      progress=ocp.args.JsonSave(
+        {**progress._asdict(), 'history': list(progress.history)}
       ),
     )
+    # It waits for the one before, and says what went wrong with that.
+    with writing(str(self._manager.directory)):
+      self._manager.save(int(state.step), args=args)
 
   def restore(self, like: Any) -> tuple[Any, Progress]:
     """Reads the newest checkpoint.
@@ -165,6 +169,26 @@ def reading(path: str, advice: str = 'train again') -> Iterator[None]:
     ) from error
 
 
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+  """Says in a sentence what Orbax says of what cannot be written.
+
+  Args:
+    path: What is written meanwhile.
+
+  Raises:
+    OSError: If anything is raised meanwhile.
+  """
+  try:
+    yield
+  except Exception as error:  # of many kinds, with pages of TensorStore's
+    said = textwrap.shorten(str(error), 200)
+    raise OSError(
+      f'{path} cannot be written: see that the disk has room and that you may '
+      f'write there; --resume then goes on. ({said})'
+    ) from error
+
+
 def save(workdir: str, arrays: Any) -> str:
   """Writes a tree of arrays to `<workdir>/checkpoint`, whole or not at all.
 
@@ -174,9 +198,12 @@ def save(workdir: str, arrays: Any) -> str:
 
   Returns:
     The checkpoint's path.
+
+  Raises:
+    OSError: If it cannot be written.
   """
   path = os.path.join(os.path.abspath(workdir), 'checkpoint')
-  with ocp.StandardCheckpointer() as checkpointer:
+  with writing(path), ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(path, arrays, force=True)
   return path
 

@@ -169,8 +169,18 @@ def save_onnx(
   raise RuntimeError(
     'jax2onnx does not translate this network for ONNX Runtime, so nothing '
     'was written; save_stablehlo may serve. It failed twice. Of the function: '
-    f'{errors[0]} Of what JAX makes of it: {errors[1]}'
+    f'{errors[0]} Of what JAX makes of it: {errors[1]}{_hint(traced)}'
   ) from errors[0]
+
+
+def _hint(graph: nodes.Graph) -> str:
+  """What to do, where a dtype is likely to be why."""
+  if not any(aval.dtype == jnp.bfloat16 for aval in graph.avals):
+    return ''
+  return (
+    ' It computes in bfloat16, for which ONNX Runtime lacks kernels on a CPU: '
+    'export the same network in float32.'
+  )
 
 
 def _of_any_batch(inputs: tuple[PyTree, ...]) -> tuple[PyTree, ...]:

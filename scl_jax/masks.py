@@ -192,7 +192,9 @@ def _map_masked(
   """`fn(leaf, mask)` with masks of the leaves' shapes; others stay."""
 
   def apply(path, leaf, mask):
-    return leaf if mask is None else fn(leaf, expand(mask, jnp.shape(leaf), path))
+    return (
+      leaf if mask is None else fn(leaf, expand(mask, jnp.shape(leaf), path))
+    )
 
   leaves = [apply(*row) for row in tree_lib.zip_leaves(tree, masks)]
   return jax.tree.unflatten(jax.tree.structure(tree), leaves)

@@ -198,9 +198,7 @@ def _step_of_product(reset, inner, rule, grads, state, extra_args):
     masks_lib.keep_live(weights, masks),
     **extra_args,
   )
-  new_weights = optax.apply_updates(
-    weights, masks_lib.keep_live(steps, masks)
-  )
+  new_weights = optax.apply_updates(weights, masks_lib.keep_live(steps, masks))
   rule_state = rule.update(grads, state.rule_state, weights)
   if not rule.resumes_weights:
     regrown = jax.tree.map(
@@ -251,10 +249,11 @@ def _reset(inner, weights, inner_state, regrown):
   kept = dict(jax.tree_util.tree_flatten_with_path(inner_state)[0])
 
   def refresh(path, now, fresh):
-    where = of_path.get(_owner(path, of_path.keys(), kept))
+    owner = _owner(path, of_path.keys(), kept)
     # A moment is one array of the weight's shape.
-    if where is None or jnp.shape(now) != where.shape:
+    if owner is None or jnp.shape(now) != of_path[owner].shape:
       return now
+    where = of_path[owner]
     now = jnp.asarray(now)
     return jnp.where(where, jnp.asarray(fresh, now.dtype), now)
 
@@ -275,10 +274,12 @@ def _owner(path, paths, kept):
   ends = [end for end in ends if end in paths]
   if len(ends) < 2:
     return ends[0] if ends else None
-  return max(
-    ends,
-    key=lambda end: sum(path[: len(path) - len(end)] + p in kept for p in paths),
-  )
+
+  def kept_beside(end):
+    root = path[: len(path) - len(end)]
+    return sum(root + other in kept for other in paths)
+
+  return max(ends, key=kept_beside)
 
 
 _keep = lambda weights, inner_state, regrown: (weights, inner_state)

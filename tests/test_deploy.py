@@ -300,6 +300,22 @@ def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
+def test_bfloat16_is_named_as_a_likely_reason(tmp_path, monkeypatch):
+  jax2onnx = pytest.importorskip('jax2onnx')
+  pytest.importorskip('onnxruntime')
+
+  def fail(*_, **__):
+    raise NotImplementedError('no kernel')
+
+  monkeypatch.setattr(jax2onnx, 'to_onnx', fail)
+  for dtype in (jnp.float32, jnp.bfloat16):
+    fn = lambda params, x, dtype=dtype: x.astype(dtype) @ params
+    params = jnp.ones((3, 2), dtype)
+    with pytest.raises(RuntimeError, match='no kernel') as error:
+      scl_jax.save_onnx(tmp_path / 'n.onnx', fn, params, jnp.ones((2, 3)))
+    assert ('bfloat16' in str(error.value)) == (dtype == jnp.bfloat16)
+
+
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_outputs_that_are_not_finite_hide_no_others(
   tmp_path, monkeypatch, value

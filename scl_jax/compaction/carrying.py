@@ -118,6 +118,4 @@ def _add_folds(reduced: reduction.Reduction, weights: PyTree) -> PyTree:
     return (weight + amount).astype(weight.dtype)
 
   leaves, treedef = jax.tree.flatten(weights)
-  return treedef.unflatten(
-    map(add, tree_lib.leaf_names(weights), leaves)
-  )
+  return treedef.unflatten(map(add, tree_lib.leaf_names(weights), leaves))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import functools
 import math
+import operator
 import os
 import threading
 from typing import Any, NamedTuple
@@ -102,8 +103,8 @@ class Network:
       What `fn` returns, of new NumPy arrays, which are the caller's.
 
     Raises:
-      ValueError: If it was not compiled for such shapes, or for inputs of
-        these names.
+      ValueError: If it was not compiled for such shapes, for inputs of these
+        names, or for dtypes that hold their values.
     """
     leaves, treedef = jax.tree.flatten(inputs)
     shapes = tuple(np.shape(leaf) for leaf in leaves)
@@ -116,10 +117,10 @@ class Network:
       )
     if treedef != planned.in_tree:
       _check_names(planned.in_tree, treedef)
-    arrays = [
-      np.asarray(leaf, dtype)
-      for leaf, dtype in zip(leaves, planned.dtypes, strict=True)
-    ]
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    if any(map(operator.ne, (x.dtype for x in arrays), planned.dtypes)):
+      paths = tree_lib.paths(inputs)
+      arrays = list(map(_as_dtype, paths, arrays, planned.dtypes))
     with self._lock:
       outputs = planned.run(arrays)
     return jax.tree.unflatten(planned.out_tree, outputs)
@@ -144,6 +145,24 @@ class Network:
           f'{choice.way}'
         )
     return '\n'.join(lines)
+
+
+def _as_dtype(path: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """An input in the dtype that the network was compiled for.
+
+  Of another kind, or cut to a shorter integer, it would be another number;
+  `fn` would take it as it is.
+  """
+  is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
+  given = jax.dtypes.canonicalize_dtype(array.dtype) if is_number else None
+  casting = 'safe' if jnp.issubdtype(dtype, jnp.integer) else 'same_kind'
+  if given is None or not np.can_cast(given, dtype, casting):
+    raise ValueError(
+      f'the input {path!r} must hold {dtype}, as the network was compiled for; '
+      f'got {array.dtype}. Convert it, or compile the network with example '
+      'inputs of that dtype.'
+    )
+  return array.astype(dtype, copy=False)
 
 
 def _check_names(expected: Any, got: Any) -> None:

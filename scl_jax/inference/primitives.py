@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import functools
 import math
 
+import jax.numpy as jnp
 import numpy as np
 
 from scl_jax.graph import nodes
@@ -78,10 +79,17 @@ def _dot_general(
   right = right.transpose(*batches[1], *contracted[1], *free[1])
   left_shape = (*batch, math.prod(shapes[0]), depth)
   right_shape = (*batch, depth, math.prod(shapes[1]))
+  # Sums are of the result's dtype (`preferred_element_type`), or wider: as in
+  # XLA those of short floats are float32.
+  dtype = np.result_type(left, right, out)
+  if jnp.issubdtype(dtype, jnp.inexact):
+    dtype = np.promote_types(dtype, np.float32)
 
   def step():
-    result = left.reshape(left_shape) @ right.reshape(right_shape)
-    np.copyto(out, result.reshape(out.shape))
+    lines = left.reshape(left_shape).astype(dtype, copy=False)
+    columns = right.reshape(right_shape).astype(dtype, copy=False)
+    result = (lines @ columns).reshape(out.shape)
+    np.copyto(out, result, casting='unsafe')
 
   return [step]
 

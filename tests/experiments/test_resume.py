@@ -26,6 +26,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from orbax import checkpoint as ocp
 import pytest
 
 from experiments import checkpointing
@@ -256,6 +257,25 @@ def test_damaged_checkpoints(tmp_path, pattern):
   with checkpointing.Checkpoints(str(tmp_path)) as found:
     again, _ = found.restore(state(0))
   assert again.step == 5
+
+
+def test_what_cannot_be_written(tmp_path, monkeypatch):
+  def fail(*_, **__):
+    raise ValueError('OUT_OF_RANGE: Error writing\n' + 'pages of it\n' * 100)
+
+  state = train.TrainState(jnp.int32(5), {'w': jnp.ones(3)}, {}, ())
+  progress = checkpointing.Progress([], [], 1.5)
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
+  monkeypatch.setattr(ocp.StandardCheckpointer, 'save', fail)
+  message = r'cannot be written: see that the disk has room .*OUT_OF_RANGE'
+  with (
+    pytest.raises(OSError, match=message) as error,
+    checkpointing.Checkpoints(str(tmp_path)) as found,
+  ):
+    found.save(state, progress)
+  assert len(str(error.value).splitlines()) == 1
+  with pytest.raises(OSError, match=message):
+    checkpointing.save(str(tmp_path), {'w': jnp.ones(3)})
 
 
 @pytest.mark.usefixtures('left_by_orbax')
