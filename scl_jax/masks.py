@@ -181,7 +181,9 @@ def keep_live(tree: PyTree, masks: PyTree) -> PyTree:
   """
 
   def select(leaf, mask):
-    return jnp.where(mask.astype(bool), leaf, jnp.zeros_like(leaf))
+    # Sharded as the leaf is, which explicit axes want.
+    is_live = mask.astype(bool) & jnp.ones_like(leaf, dtype=bool)
+    return jnp.where(is_live, leaf, jnp.zeros_like(leaf))
 
   return _map_masked(select, tree, masks)
 
