@@ -148,8 +148,9 @@ class Checkpoints:
     return found['state'], Progress(**{'findings': [], **found['progress']})
 
 
-@contextlib.contextmanager
-def reading(path: str, advice: str = 'train again') -> Iterator[None]:
+def reading(
+  path: str, advice: str = 'train again'
+) -> contextlib.AbstractContextManager[None]:
   """Says in a sentence what Orbax says of files that are missing or damaged.
 
   Args:
@@ -159,18 +160,14 @@ def reading(path: str, advice: str = 'train again') -> Iterator[None]:
   Raises:
     ValueError: If anything is raised meanwhile.
   """
-  try:
-    yield
-  except Exception as error:  # of many kinds, with pages of TensorStore's
-    said = textwrap.shorten(str(error), 200)
-    raise ValueError(
-      f'The checkpoint {path} cannot be read, as if files of it were missing '
-      f'or damaged: {advice}. ({said})'
-    ) from error
+  return _in_a_sentence(
+    ValueError,
+    f'The checkpoint {path} cannot be read, as if files of it were missing or '
+    f'damaged: {advice}.',
+  )
 
 
-@contextlib.contextmanager
-def writing(path: str) -> Iterator[None]:
+def writing(path: str) -> contextlib.AbstractContextManager[None]:
   """Says in a sentence what Orbax says of what cannot be written.
 
   Args:
@@ -179,14 +176,20 @@ def writing(path: str) -> Iterator[None]:
   Raises:
     OSError: If anything is raised meanwhile.
   """
+  return _in_a_sentence(
+    OSError,
+    f'{path} cannot be written: see that the disk has room and that you may '
+    'write there; --resume then goes on.',
+  )
+
+
+@contextlib.contextmanager
+def _in_a_sentence(kind: type[Exception], sentence: str) -> Iterator[None]:
   try:
     yield
   except Exception as error:  # of many kinds, with pages of TensorStore's
     said = textwrap.shorten(str(error), 200)
-    raise OSError(
-      f'{path} cannot be written: see that the disk has room and that you may '
-      f'write there; --resume then goes on. ({said})'
-    ) from error
+    raise kind(f'{sentence} ({said})') from error
 
 
 def save(workdir: str, arrays: Any) -> str:

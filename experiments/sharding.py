@@ -188,26 +188,26 @@ def state_shardings(
   Returns:
     A tree like `state` of `jax.sharding.NamedSharding`.
   """
-  rows = {
-    path: (len(leaf.shape), sharding.spec)
-    for path, leaf, sharding in tree_lib.zip_leaves(params, shardings)
-  }
+  rows = [
+    (len(leaf.shape), sharding.spec)
+    for _, leaf, sharding in tree_lib.zip_leaves(params, shardings)
+  ]
 
-  def sharding(path, leaf):
-    names = path.split('/')
-    for start in range(len(names)):
-      rank, spec = rows.get('/'.join(names[start:]), (-1, P()))
-      if rank == len(leaf.shape):
-        return jax.sharding.NamedSharding(
-          mesh, P(*map(_kept, spec, leaf.shape))
-        )
-    return jax.sharding.NamedSharding(mesh, P())
+  def sharding(owner, leaf):
+    rank, spec = (-1, P()) if owner is None else rows[owner]
+    # A factored moment has fewer axes.
+    if rank != len(leaf.shape):
+      spec = P()
+    return jax.sharding.NamedSharding(mesh, P(*map(_kept, spec, leaf.shape)))
 
   def _kept(axis, size):
     fits = axis is not None and size > 1 and size % mesh.shape[axis] == 0
     return axis if fits else None
 
-  return tree_lib.map_with_path(sharding, state)
+  leaves, treedef = jax.tree.flatten(state)
+  return treedef.unflatten(
+    map(sharding, tree_lib.owners(state, params), leaves)
+  )
 
 
 def replicate(tree: PyTree, mesh: jax.sharding.Mesh | None) -> PyTree:

@@ -216,7 +216,7 @@ def _step_of_function(inner, rule, grads, state, extra_args):
   """A step where params = effective(weights, mask_params)."""
   weights, mask_params = state.weights, state.rule_state.mask_params
   grads = jax.tree.map(
-    _without_loss, grads, masks_of(state.rule_state, weights)
+    _finite_where_closed, grads, masks_of(state.rule_state, weights)
   )
   weight_grads, _ = pull_back(rule.effective, grads, weights, mask_params)
   steps, inner_state = inner.update(
@@ -228,8 +228,8 @@ def _step_of_function(inner, rule, grads, state, extra_args):
   )
 
 
-def _without_loss(grad: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """0 for what is not finite at connections that are not live.
+def _finite_where_closed(grad: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """The gradient, with 0 for what is not finite where the mask is 0.
 
   There `effective` has the derivative 0 for some rules, and not for others.
   """
@@ -245,41 +245,24 @@ def _reset(inner, weights, inner_state, regrown):
   weights = jax.tree.map(
     lambda w, where: jnp.where(where, jnp.zeros_like(w), w), weights, regrown
   )
-  of_path = dict(jax.tree_util.tree_flatten_with_path(regrown)[0])
-  kept = dict(jax.tree_util.tree_flatten_with_path(inner_state)[0])
+  where_of = jax.tree.leaves(regrown)
+  leaves, treedef = jax.tree.flatten(inner_state)
 
-  def refresh(path, now, fresh):
-    owner = _owner(path, of_path.keys(), kept)
+  def refresh(owner, now, fresh):
     # A moment is one array of the weight's shape.
-    if owner is None or jnp.shape(now) != of_path[owner].shape:
+    if owner is None or jnp.shape(now) != where_of[owner].shape:
       return now
-    where = of_path[owner]
     now = jnp.asarray(now)
-    return jnp.where(where, jnp.asarray(fresh, now.dtype), now)
+    return jnp.where(where_of[owner], jnp.asarray(fresh, now.dtype), now)
 
-  return weights, jax.tree_util.tree_map_with_path(
-    refresh, inner_state, inner.init(weights)
+  return weights, treedef.unflatten(
+    map(
+      refresh,
+      tree_lib.owners(inner_state, regrown),
+      leaves,
+      treedef.flatten_up_to(inner.init(weights)),
+    )
   )
-
-
-def _owner(path, paths, kept):
-  """The path of the weight that a leaf of an optimizer's state belongs to.
-
-  It is an end of the leaf's path: that holds in all optimizers, of whole trees
-  as of parts (`partition`). Of several, as where a weight lies under a name
-  that a state has too (`mu`), the one whose tree is kept there: the others of
-  its paths stand beside it.
-  """
-  ends = [path[start:] for start in range(len(path) + 1)]
-  ends = [end for end in ends if end in paths]
-  if len(ends) < 2:
-    return ends[0] if ends else None
-
-  def kept_beside(end):
-    root = path[: len(path) - len(end)]
-    return sum(root + other in kept for other in paths)
-
-  return max(ends, key=kept_beside)
 
 
 _keep = lambda weights, inner_state, regrown: (weights, inner_state)

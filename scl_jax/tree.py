@@ -50,25 +50,32 @@ def leaf_names(tree: PyTree) -> list[tuple[str, ...]]:
     >>> leaf_names({'Dense_0': {'kernel': 1.0, 'bias': None}})
     [('Dense_0', 'kernel')]
   """
+  return [
+    tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
+    for keys in _leaf_keys(tree)
+  ]
+
+
+def _leaf_keys(tree: PyTree) -> list[tuple[Any, ...]]:
+  """The keys along the path of each leaf, without the `.value` of NNX."""
   # Holes count, so that masks have the paths of their params.
   rows, _ = jax.tree_util.tree_flatten_with_path(
     tree, is_leaf=lambda leaf: leaf is None
   )
   fields = collections.defaultdict(set)
-  if any(key_path and key_path[-1] == _VALUE for key_path, _ in rows):
-    for key_path, _ in rows:
-      for depth, key in enumerate(key_path):
-        fields[key_path[:depth]].add(key)
+  if any(keys and keys[-1] == _VALUE for keys, _ in rows):
+    for keys, _ in rows:
+      for depth, key in enumerate(keys):
+        fields[keys[:depth]].add(key)
 
-  def names(key_path):
-    parent = key_path[:-1]
-    is_variable = parent and key_path[-1] == _VALUE and len(fields[parent]) == 1
-    return tuple(
-      jax.tree_util.keystr((key,), simple=True)
-      for key in (parent if is_variable else key_path)
-    )
+  def is_variable(keys):
+    return len(keys) > 1 and keys[-1] == _VALUE and len(fields[keys[:-1]]) == 1
 
-  return [names(key_path) for key_path, leaf in rows if leaf is not None]
+  return [
+    keys[:-1] if is_variable(keys) else keys
+    for keys, leaf in rows
+    if leaf is not None
+  ]
 
 
 def paths(tree: PyTree) -> list[str]:
@@ -85,6 +92,45 @@ def paths(tree: PyTree) -> list[str]:
     ['Dense_0/kernel']
   """
   return ['/'.join(names) for names in leaf_names(tree)]
+
+
+def owners(state: PyTree, params: PyTree) -> list[int | None]:
+  """Which leaf of params each leaf of a training state is kept for.
+
+  What is kept of a leaf (weight, mask variable, moment, norm) has the leaf's
+  path at the end of its own: in all optimizers, of whole trees as of parts
+  (`optax.partition`). Where several paths are, as when a weight lies under a
+  name that a state has too (`mu`), it is the one whose tree is kept there: the
+  other paths of params stand beside it.
+
+  Args:
+    state: Any pytree.
+    params: Any pytree.
+
+  Returns:
+    For each leaf of `state`, its owner's place in `jax.tree.leaves(params)`;
+    `None` where it has none.
+
+  Example:
+    >>> params = {'w': 1.0, 'b': 2.0}
+    >>> owners({'count': 3, 'mu': params}, params)
+    [None, 0, 1]
+  """
+  index_of = {keys: index for index, keys in enumerate(_leaf_keys(params))}
+  rows = _leaf_keys(state)
+  kept = set(rows)
+
+  def owner(keys):
+    ends = [keys[at:] for at in range(len(keys) + 1) if keys[at:] in index_of]
+    if len(ends) < 2:
+      return index_of[ends[0]] if ends else None
+    best = max(ends, key=lambda end: beside(keys[: len(keys) - len(end)]))
+    return index_of[best]
+
+  def beside(root):
+    return sum(root + keys in kept for keys in index_of)
+
+  return [owner(keys) for keys in rows]
 
 
 def map_with_path(

@@ -15,6 +15,7 @@
 """Tests of compaction: frameworks, transformations, what must stay."""
 
 import functools
+from typing import NamedTuple
 
 import equinox as eqx
 from flax import linen as nn
@@ -381,3 +382,26 @@ def test_another_shape_where_it_does_not_hold():
   if small.certificate.removed:
     with pytest.raises(ValueError, match='compact the model again'):
       small.fn(small.params, long)
+
+
+class Head(NamedTuple):
+  w: jax.Array
+
+
+class Named(NamedTuple):
+  mu: Head
+  w: jax.Array
+
+
+def test_moments_go_with_their_own_weight():
+  """The path of Adam's first moment of `w` ends like the weight `mu.w`."""
+  rng = np.random.default_rng(0)
+  first, second = jnp.asarray(rng.normal(size=(2, 5, 5)), jnp.float32)
+  params = Named(Head(first * KEEP), second)
+  fn = lambda p, x: jnp.tanh(x @ p.mu.w) @ p.w
+  small = scl_jax.compact(fn, params, None, X[:, :5])
+  state = optax.adam(0.1).init(params)[0]._replace(mu=params, nu=params)
+  carried = small.carry(state)
+  for moments in (carried.mu, carried.nu):
+    close(moments.mu.w, first[:, KEEP > 0])
+    close(moments.w, second[KEEP > 0])

@@ -90,6 +90,40 @@ def test_a_field_value_keeps_its_name():
   assert [row[2] for row in rows] == [None, 5, None, None, 6]
 
 
+class Moments(NamedTuple):
+  count: object
+  mu: object
+
+
+class Head(NamedTuple):
+  w: object
+
+
+class Network(NamedTuple):
+  mu: object
+  w: object
+
+
+@pytest.mark.parametrize(
+  ('params', 'state', 'expected'),
+  [
+    ({'b': 1, 'w': 2}, Moments(0, {'b': 1, 'w': 2}), [None, 0, 1]),
+    # What stands for a part, by a norm a feature say, and by nothing.
+    ({'b': 1, 'w': 2}, [{'w': 5}, {'x': 5}], [1, None]),
+    # `mu.w` is the end of the path of both moments.
+    (
+      Network(Head(1), 2),
+      Moments(0, Network(Head(1), 2)),
+      [None, 0, 1],
+    ),
+    ({'w': Variable(1)}, Moments(0, {'w': 2}), [None, 0]),
+    (1, [2, 3], [0, 0]),
+  ],
+)
+def test_owners(params, state, expected):
+  assert tree.owners(state, params) == expected
+
+
 def test_map_with_path_makes_and_skips_holes():
   params = {'a': 1, 'b': None, 'c': [2, 3]}
   seen = tree.map_with_path(

@@ -48,12 +48,14 @@ def carry(reduced: reduction.Reduction, state: PyTree) -> PyTree:
     ValueError: If a leaf cannot be cut, such as a factored moment or a mask
       variable for a block.
   """
-  owners = _owners(reduced.params)
   leaves, treedef = jax.tree.flatten(state)
-  cut = treedef.unflatten(
-    _cut(reduced, owners, names, leaf)
-    for names, leaf in zip(tree_lib.leaf_names(state), leaves, strict=True)
+  rows = zip(
+    tree_lib.owners(state, reduced.params),
+    tree_lib.paths(state),
+    leaves,
+    strict=True,
   )
+  cut = treedef.unflatten(_cut(reduced, *row) for row in rows)
   is_sparse = lambda node: isinstance(node, state_lib.SparsifyState)
 
   def add_folds(node):
@@ -64,25 +66,10 @@ def carry(reduced: reduction.Reduction, state: PyTree) -> PyTree:
   return jax.tree.map(add_folds, cut, is_leaf=is_sparse)
 
 
-def _owners(params: PyTree) -> dict[tuple[str, ...], int]:
-  return {names: at for at, names in enumerate(tree_lib.leaf_names(params))}
-
-
 def _cut(
-  reduced: reduction.Reduction,
-  owners: dict[tuple[str, ...], int],
-  names: tuple[str, ...],
-  leaf: Any,
+  reduced: reduction.Reduction, owner: int | None, path: str, leaf: Any
 ) -> Any:
   """A leaf of the state without what was removed from its owner."""
-  owner = next(
-    (
-      owners[names[start:]]
-      for start in range(len(names) + 1)
-      if names[start:] in owners
-    ),
-    None,
-  )
   if owner is None:
     return leaf
   kept = reduced.kept[owner]
@@ -100,7 +87,7 @@ def _cut(
   if all(len(i) == n for i, n in zip(kept, whole, strict=True)) or not shape:
     return leaf
   raise ValueError(
-    f'opt_state has a leaf {"/".join(names)!r} of shape {shape}, which cannot '
+    f'opt_state has a leaf {path!r} of shape {shape}, which cannot '
     f'be cut like {reduced.paths[owner]!r} of shape {whole}: it has no entry '
     'for each index of the axes. Start this part of the state anew.'
   )
@@ -108,14 +95,14 @@ def _cut(
 
 def _add_folds(reduced: reduction.Reduction, weights: PyTree) -> PyTree:
   """Adds to the small weights what was folded into the small params."""
-  owners = _owners(reduced.params)
 
-  def add(names, weight):
-    index = owners[names]
+  def add(index, weight):
     if index not in reduced.folds:
       return weight
     amount = reduced.folds[index][np.ix_(*reduced.kept[index])]
     return (weight + amount).astype(weight.dtype)
 
   leaves, treedef = jax.tree.flatten(weights)
-  return treedef.unflatten(map(add, tree_lib.leaf_names(weights), leaves))
+  return treedef.unflatten(
+    map(add, tree_lib.owners(weights, reduced.params), leaves)
+  )

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import functools
 import math
-import operator
 import os
 import threading
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ import numpy as np
 from scl_jax import differences
 from scl_jax import tree as tree_lib
 from scl_jax.graph import nodes
+from scl_jax.inference import inputs as inputs_lib
 from scl_jax.inference import program as program_lib
 from scl_jax.inference import timing
 from scl_jax.inference import trimming
@@ -72,7 +72,7 @@ class Planned(NamedTuple):
   """
 
   plan: Plan
-  dtypes: Sequence[np.dtype]
+  dtypes: list[np.dtype]
   run: _Run
   in_tree: Any
   out_tree: Any
@@ -116,11 +116,10 @@ class Network:
         'of batches in batch_sizes.'
       )
     if treedef != planned.in_tree:
-      _check_names(planned.in_tree, treedef)
+      inputs_lib.check_names(planned.in_tree, treedef)
     arrays = [np.asarray(leaf) for leaf in leaves]
-    if any(map(operator.ne, (x.dtype for x in arrays), planned.dtypes)):
-      paths = tree_lib.paths(inputs)
-      arrays = list(map(_as_dtype, paths, arrays, planned.dtypes))
+    if [array.dtype for array in arrays] != planned.dtypes:
+      arrays = inputs_lib.convert(inputs, arrays, planned.dtypes)
     with self._lock:
       outputs = planned.run(arrays)
     return jax.tree.unflatten(planned.out_tree, outputs)
@@ -145,37 +144,6 @@ class Network:
           f'{choice.way}'
         )
     return '\n'.join(lines)
-
-
-def _as_dtype(path: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  """An input in the dtype that the network was compiled for.
-
-  Of another kind, or cut to a shorter integer, it would be another number;
-  `fn` would take it as it is.
-  """
-  is_number = jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool
-  given = jax.dtypes.canonicalize_dtype(array.dtype) if is_number else None
-  casting = 'safe' if jnp.issubdtype(dtype, jnp.integer) else 'same_kind'
-  if given is None or not np.can_cast(given, dtype, casting):
-    raise ValueError(
-      f'the input {path!r} must hold {dtype}, as the network was compiled for; '
-      f'got {array.dtype}. Convert it, or compile the network with example '
-      'inputs of that dtype.'
-    )
-  return array.astype(dtype, copy=False)
-
-
-def _check_names(expected: Any, got: Any) -> None:
-  """Raises unless the leaves of two structures have the same paths."""
-  names = [
-    tree_lib.paths(tree.unflatten(range(tree.num_leaves)))
-    for tree in (expected, got)
-  ]
-  if names[0] != names[1]:
-    raise ValueError(
-      'inputs must have the structure that the network was compiled for, with '
-      f'arrays at {names[0]}; got {names[1]}.'
-    )
 
 
 def plan(

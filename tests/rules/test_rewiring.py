@@ -14,6 +14,7 @@
 # ==============================================================================
 """RigL and SET against NumPy, and what a new connection starts from."""
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -222,5 +223,9 @@ def test_names_that_an_optimizer_has_too(make_rule):
 @each_rule
 @pytest.mark.parametrize('key', [0, None, jax.random.split(KEY)])
 def test_what_is_no_key(make_rule, key):
-  with pytest.raises(ValueError, match='key must be one key'):
-    make_rule(0.3, key=key, end_step=9)
+  for make in (
+    scl_jax.random_pruning,
+    functools.partial(make_rule, end_step=9),
+  ):
+    with pytest.raises(ValueError, match='key must be one key'):
+      make(0.3, key=key)
