@@ -51,20 +51,26 @@ class ControlState(NamedTuple):
     scale: The unit of λ, float32; 0 until it is measured.
     integral: I, the part of λ that remembers, float32.
     density: The density of the last step, float32.
+    total: What target and density are shares of, float32. It stays when dead
+      features are removed, so that the goal does.
   """
 
   target: jax.Array
   scale: jax.Array
   integral: jax.Array
   density: jax.Array
+  total: jax.Array
 
 
-def init_control(target: ArrayLike, initial: ArrayLike = 0.05) -> ControlState:
+def init_control(
+  target: ArrayLike, initial: ArrayLike = 0.05, *, total: ArrayLike = 1
+) -> ControlState:
   """The state before the first step.
 
   Args:
     target: The density to reach, in (0, 1].
     initial: The λ to begin with, in units of the scale.
+    total: What the density is a share of: all connections, say.
 
   Returns:
     A `ControlState`.
@@ -74,6 +80,7 @@ def init_control(target: ArrayLike, initial: ArrayLike = 0.05) -> ControlState:
     scale=jnp.zeros((), jnp.float32),
     integral=jnp.asarray(initial, jnp.float32),
     density=jnp.ones((), jnp.float32),
+    total=jnp.asarray(total, jnp.float32),
   )
 
 

@@ -43,11 +43,11 @@ class _Kind(enum.Enum):
   DATA = enum.auto()
 
 
-# What a variable is computed from: constants, params (and of these the largest
-# leaf), or inputs.
+# What a variable is computed from: constants, params, or inputs.
 _Source = origins.Origin | _Kind
-# By the positions of the leaves that share them.
-_Macs = collections.Counter[tuple[int, ...]]
+# By the operands that share them alike: of each the positions of its leaves,
+# which share by their sizes.
+_Macs = collections.Counter[tuple[tuple[int, ...], ...]]
 
 # A loop's predicate; what a scatter does to two scalars.
 _NO_BODIES = ('cond_jaxpr', 'update_jaxpr', 'select_jaxpr', 'scatter_jaxpr')
@@ -62,8 +62,8 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
   it runs, of a `cond` the dearest branch. The body of a `while_loop` counts
   once, as its length is not known. A leaf is followed through all that is
   computed from params and constants alone, `weights * masks` say, where the
-  largest leaf counts; a mask that varies belongs into `params`, not among the
-  inputs.
+  largest leaf counts; kernels that are concatenated share by their sizes. A
+  mask that varies belongs into `params`, not among the inputs.
 
   Each product counts once, that of data with data for no leaf. Where params
   alone determine both operands, one is activations, with no cost: it has been
@@ -92,12 +92,14 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
   data = [_Kind.DATA] * (len(jaxpr.invars) - len(given))
   macs, _ = _walk(jaxpr, [*given, *data])
   totals = [0.0] * len(leaves)
+  sizes = [max(1, math.prod(shape)) for shape in shapes]
   for sharing, count in macs.items():
-    for leaf in sharing:
-      totals[leaf] += count / len(sharing)
+    for joined in sharing:
+      entries = sum(sizes[leaf] for leaf in joined) * len(sharing)
+      for leaf in joined:
+        totals[leaf] += count * sizes[leaf] / entries
   return jax.tree.unflatten(
-    treedef,
-    [t / max(1, math.prod(s)) for t, s in zip(totals, shapes, strict=True)],
+    treedef, [t / n for t, n in zip(totals, sizes, strict=True)]
   )
 
 
@@ -129,7 +131,7 @@ def _walk(
       found = [o for o in operands if isinstance(o, origins.Origin)]
       if found and name in origins.PRODUCTS:
         weights = origins.of_weights(name, found)
-        macs[tuple(o.leaf for o in weights)] += _macs(eqn)
+        macs[tuple(map(origins.leaves, weights))] += _macs(eqn)
       results = [_join(eqn, operands)] * len(eqn.outvars)
     sources.update(zip(eqn.outvars, results, strict=True))
   return macs, read(jaxpr.outvars)

@@ -46,7 +46,8 @@ def relative_prices(
       other leaves.
     power: γ, in [0, 1].
     feature_axes: Which axes are outputs, see `scl_jax.features`. Inputs are
-      taken to be the axis before them, or the one behind if they come first.
+      taken to be the axis before them, or the one behind if they come first;
+      of a stack, as with (0, -1), those of each of its layers.
 
   Returns:
     A tree of float32 arrays that broadcast to the mask variables, whose mean
@@ -76,6 +77,12 @@ def relative_prices(
 
 
 def _input_axes(outputs: features.Axes, rank: int) -> features.Axes:
-  before = [axis for axis in range(rank) if axis < min(outputs, default=0)]
-  behind = [axis for axis in range(rank) if axis > max(outputs, default=rank)]
-  return tuple(before[-1:] or behind[:1])
+  """The axis before the last outputs, and those before it: of a stack."""
+  if not outputs:
+    return ()
+  first = outputs[-1]
+  while first - 1 in outputs:
+    first -= 1
+  if first == 0:
+    return (outputs[-1] + 1,) if outputs[-1] + 1 < rank else ()
+  return (*(axis for axis in outputs if axis < first), first - 1)

@@ -16,6 +16,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 
 from scl_jax import features
@@ -65,13 +66,16 @@ def density(masks: PyTree) -> jax.Array:
   return jnp.asarray(live / float(total), jnp.float32)  # beyond int32, perhaps
 
 
-def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:
+def variable_density(
+  masks: PyTree, sizes: PyTree, total: ArrayLike | None = None
+) -> jax.Array:
   """`density` where a mask's entry may stand for several connections.
 
   Args:
     masks: Masks of the mask variables' shapes.
     sizes: A tree like `masks`: how many connections each entry stands for, as
       `masks.variable_sizes` gives it.
+    total: What to give the share of, if not of the connections that are here.
 
   Returns:
     A float32 scalar in [0, 1]; 1 where there is no connection.
@@ -85,17 +89,19 @@ def variable_density(masks: PyTree, sizes: PyTree) -> jax.Array:
     masks,
     sizes,
   )
-  total = jax.tree.map(
+  here = jax.tree.map(
     lambda mask, n: float(np.sum(np.broadcast_to(n, mask.shape))),
     masks,
     sizes,
   )
   # Each leaf as a float: the sum of all may be beyond int32.
   counts = [n.astype(jnp.float32) for n in jax.tree.leaves(live)]
-  all_connections = sum(jax.tree.leaves(total))
-  if not all_connections:
+  connections = sum(jax.tree.leaves(here))
+  if not connections:
     return jnp.ones((), jnp.float32)
-  return sum(counts, jnp.zeros((), jnp.float32)) / all_connections
+  return sum(counts, jnp.zeros((), jnp.float32)) / (
+    connections if total is None else total
+  )
 
 
 def layer_density(masks: PyTree) -> PyTree:
@@ -105,13 +111,16 @@ def layer_density(masks: PyTree) -> PyTree:
     masks: Masks of the weights' shapes.
 
   Returns:
-    A tree like `masks` of float32 scalars.
+    A tree like `masks` of float32 scalars; 1 where there is no connection.
 
   Example:
     >>> layer_density({'w': jnp.eye(4), 'b': None})
     {'b': None, 'w': Array(0.25, dtype=float32)}
   """
-  return jax.tree.map(lambda m: jnp.mean(m != 0, dtype=jnp.float32), masks)
+  share = lambda m: jnp.mean(m != 0, dtype=jnp.float32)
+  return jax.tree.map(
+    lambda m: share(m) if m.size else jnp.ones((), jnp.float32), masks
+  )
 
 
 def dead_features(

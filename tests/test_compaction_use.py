@@ -345,6 +345,64 @@ def test_training_goes_on_in_the_small_model(granularity):
       close(small_params[name], kept, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+  'target',
+  [
+    {'target_density': 0.2},
+    {'target_density': {'.*': 0.2}},
+    {'target_macs': 0.2, 'costs': {'v': 3.0, 'w': 2.0}},
+  ],
+)
+def test_the_target_stays_what_it_was_of_the_large_model(target):
+  """Half of the units die: the goal is as many connections as before."""
+  keys = jax.random.split(jax.random.key(0), 2)
+  params = {
+    'v': jax.random.normal(keys[0], (16, 5)),
+    'w': jax.random.normal(keys[1], (6, 16)),
+  }
+  fn = lambda p, x: jnp.tanh(x @ p['w']) @ p['v']
+  rule = scl_jax.scl(freeze_step=40, prunable='v|w', **target)
+  tx = scl_jax.sparsify(optax.sgd(0.1), rule)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def step(f, params, state):
+    grads = jax.grad(lambda p: (f(p, X) ** 2).mean())(params)
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  params, state = step(fn, params, tx.init(params))
+  inner = state.rule_state
+  closed = {
+    'v': inner.mask_params['v'].at[8:].set(-0.3),
+    'w': inner.mask_params['w'].at[:, 8:].set(-0.3),
+  }
+  state = state._replace(rule_state=inner._replace(mask_params=closed))
+  params, state = step(fn, params, state)
+  masks = scl_jax.get_masks(state)
+  small = scl_jax.compact(fn, params, masks, X)
+  assert small.params['w'].shape == (6, 8)
+  other = small.params, small.carry(state)
+
+  _, large = step(fn, params, state)
+  other = step(small.fn, *other)
+  assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+  for name in ('density', 'integral'):
+    jax.tree.map(
+      assert_close,
+      getattr(other[1].rule_state.control_state, name),
+      getattr(large.rule_state.control_state, name),
+    )
+  for _ in range(45):
+    other = step(small.fn, *other)
+  live = jax.tree.map(jnp.sum, scl_jax.get_masks(other[1]))
+  if 'costs' in target:
+    spent = 3 * live['v'] + 2 * live['w']
+    assert 0 <= 0.2 * (3 * 80 + 2 * 96) - spent < 3
+  else:
+    # Of 80 and of 96 connections, where each layer has a target of its own.
+    assert live['v'] + live['w'] == 35
+
+
 def test_strict_promotion():
   _, params = net()
   strict = lambda p, x: jnp.tanh(x @ p['w'] + p['b'][None]) @ p['v']

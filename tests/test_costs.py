@@ -271,6 +271,34 @@ def test_static_slices_share_the_cost():
   assert costs(fn, params, _array(1, 3)) == {'w': 0.5, 'qkv': 1.0}
 
 
+def test_kernels_that_are_joined_share_by_their_sizes():
+  params = {'a': _array(4, 3), 'b': _array(4, 5), 'mask': _array(4, 8)}
+
+  def fused(p, x):
+    return x @ (p['mask'] * jnp.concatenate([p['a'], p['b']], axis=1))
+
+  found = costs(fused, params, _array(6, 4))
+  assert found == {'a': 6.0, 'b': 6.0, 'mask': 0.0}
+
+  def written(p, x):
+    kernel = jnp.zeros((4, 8)).at[:, :3].set(p['a']).at[:, 3:].set(p['b'])
+    return x @ kernel
+
+  assert costs(written, params, _array(6, 4)) == found
+
+
+def test_lstm_cells_whose_kernels_are_joined_cost_as_others():
+  x = jnp.ones((1, 7, 8))
+  found = []
+  for cell in (nn.LSTMCell(5), nn.OptimizedLSTMCell(5)):
+    model = nn.RNN(cell)
+    params = model.init(jax.random.key(0), x)['params']
+    fn = lambda p, x, model=model: model.apply({'params': p}, x)
+    found.append(costs(fn, params, x))
+  assert found[0] == found[1]
+  assert set(jax.tree.leaves(found[0])) == {0.0, 7.0}
+
+
 def test_vmap_is_a_batch():
   params = {'w': _array(3, 2)}
   fn = lambda p, x: jax.vmap(lambda v: v @ p['w'])(x)

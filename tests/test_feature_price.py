@@ -43,6 +43,8 @@ def count(live, power, outputs, inputs):
     ('linear/weight', (5, 4, 3, 3), None, (0,), (1,)),
     ('query/kernel', (4, 2, 3), None, (1, 2), (0,)),
     ('w', (6,), (0,), (0,), ()),
+    ('w', (5, 6), (0, 1), (0, 1), ()),
+    ('w', (5, 6), (), (), ()),
   ],
 )
 @pytest.mark.parametrize('power', [0.3, 1.0])
@@ -64,6 +66,23 @@ def test_prices_are_the_slope_of_a_count(
   expected = slope / slope[live].mean()
   np.testing.assert_allclose(prices[counted], expected[counted], rtol=1e-5)
   np.testing.assert_allclose(prices[live].mean(), 1.0, rtol=1e-6)
+
+
+def test_layers_of_a_stack_are_priced_one_by_one():
+  live = np.random.default_rng(0).random((3, 3, 3, 4, 5)) < 0.5
+  live[1, :, :, 0] = False
+  live[1, 0, 0, 0, 0] = True  # an input that is nearly empty, in one layer
+  m = jnp.where(live, 1.0, -1.0)
+  (stacked,) = jax.tree.leaves(
+    feature_price.relative_prices({'w': m}, 1.0, (0, -1))
+  )
+  # A layer's own mean is 1, that of the stack's connections is in `stacked`.
+  for i, layer in enumerate(m):
+    (alone,) = jax.tree.leaves(
+      feature_price.relative_prices({'w': layer}, 1.0, -1)
+    )
+    ratios = np.broadcast_to(stacked[i] / alone, layer.shape)
+    np.testing.assert_allclose(ratios, ratios.flat[0], rtol=1e-5)
 
 
 def test_no_power_is_one_price_for_all():

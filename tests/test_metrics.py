@@ -55,6 +55,13 @@ def test_against_numpy(dtype):
   chex.assert_tree_shape_prefix(layers, ())
 
 
+def test_a_leaf_without_connections_is_all_there():
+  masks = {'empty': jnp.ones((0, 3)), 'w': jnp.eye(2)}
+  with jax.debug_nans(True):
+    found = metrics.layer_density(masks)
+  assert found == {'empty': 1.0, 'w': 0.5}
+
+
 def test_dead_features_against_numpy():
   masks = _masks()
   expected = [

@@ -60,6 +60,9 @@ class CompactModel:
   def carry(self, opt_state: PyTree) -> PyTree:
     """An optimizer's state for the small params, to train on.
 
+    A density that `scl` is driven to stays a share of the original connections,
+    so that as many are live in the end.
+
     Args:
       opt_state: The state of any optax optimizer, `scl_jax.sparsify` included,
         for the original params.

@@ -54,7 +54,8 @@ def layers(graph: nodes.Graph) -> list[Layer]:
   """The products of data with params, in the order in which they run.
 
   A leaf is followed through all that is computed from params and constants
-  alone; of several, the largest counts (a mask is not larger than its weights).
+  alone; of several, the largest counts (a mask is not larger than its weights,
+  and of kernels that are concatenated one stands for all).
 
   Args:
     graph: From `trace`.

@@ -19,6 +19,8 @@ import math
 from typing import NamedTuple
 
 PRODUCTS = ('dot_general', 'conv_general_dilated')
+# What puts values beside one another.
+_JOINS = ('concatenate', 'dynamic_update_slice', 'scatter')
 
 
 class Origin(NamedTuple):
@@ -28,11 +30,14 @@ class Origin(NamedTuple):
     leaf: The leaf's position in params.
     shape: Its shape.
     multiplied: Whether a product lies between the leaf and the value.
+    beside: Where other parts of the value come from, as in a concatenation of
+      kernels, of which `leaf` is the largest.
   """
 
   leaf: int
   shape: tuple[int, ...]
   multiplied: bool = False
+  beside: tuple['Origin', ...] = ()
 
 
 def of_result(name: str, operands: Sequence[Origin]) -> Origin:
@@ -44,12 +49,19 @@ def of_result(name: str, operands: Sequence[Origin]) -> Origin:
 
   Returns:
     The origin of the largest leaf, as a mask is not larger than its weights; of
-    a product that of the weights.
+    a product that of the weights; of what joins its operands all of them.
   """
   if name in PRODUCTS:
     largest = max(of_weights(name, operands), key=_size)
     return largest._replace(multiplied=True)
+  if name in _JOINS:
+    return _joined(operands)
   return max(operands, key=lambda o: (*_size(o), not o.multiplied))
+
+
+def leaves(origin: Origin) -> tuple[int, ...]:
+  """The positions of all leaves whose entries a value has."""
+  return (origin.leaf, *(part.leaf for part in origin.beside))
 
 
 def of_weights(name: str, operands: Sequence[Origin]) -> list[Origin]:
@@ -78,5 +90,20 @@ def of_weights(name: str, operands: Sequence[Origin]) -> list[Origin]:
   ]
 
 
+def _joined(operands: Sequence[Origin]) -> Origin:
+  parts = {
+    part.leaf: part._replace(beside=())
+    for operand in operands
+    for part in (operand, *operand.beside)
+  }
+  largest = max(parts.values(), key=_size)
+  del parts[largest.leaf]
+  return largest._replace(
+    multiplied=any(o.multiplied for o in operands),
+    beside=tuple(parts[leaf] for leaf in sorted(parts)),
+  )
+
+
 def _size(origin: Origin) -> tuple[int, int]:
-  return math.prod(origin.shape), -origin.leaf
+  shapes = [o.shape for o in (origin, *origin.beside)]
+  return sum(map(math.prod, shapes)), -origin.leaf

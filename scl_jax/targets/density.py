@@ -49,17 +49,17 @@ def of_density(
 
   def init(weights, mask_params):
     chosen = tree_lib.keep_where(weights, mask_params)
-    budget = distributions.number_at(
-      density, sum(w.size for w in jax.tree.leaves(chosen))
-    )
+    total = sum(w.size for w in jax.tree.leaves(chosen))
+    budget = distributions.number_at(density, total)
     _check_reachable(density, budget, chosen, mask_params, 'all layers')
-    return control.init_control(density), jnp.asarray(budget, jnp.int32)
+    state = control.init_control(density, total=float(total))
+    return state, jnp.asarray(budget, jnp.int32)
 
   def price(state, count, gradients, masks, sizes):
     return control.update_control(
       control.measure_scale(state, gradients),
       count,
-      metrics.variable_density(masks, sizes),
+      metrics.variable_density(masks, sizes, state.total),
       num_steps=num_steps,
       ramp_steps=ramp_steps,
       aim=target.AIM,
@@ -105,8 +105,10 @@ def of_layers(
       budget = distributions.number_at(density, w.size)
       _check_reachable(density, budget, {path: w}, {path: m}, repr(path))
       # Where there is no connection nothing can be closed.
-      goal = density if w.size else 1.0
-      return control.init_control(goal), jnp.asarray(budget, jnp.int32)
+      state = control.init_control(
+        density if w.size else 1.0, total=float(w.size)
+      )
+      return state, jnp.asarray(budget, jnp.int32)
 
     treedef = jax.tree.structure(mask_params)
     rows = tree_lib.zip_leaves(
@@ -118,19 +120,19 @@ def of_layers(
   def price(state, count, gradients, masks, sizes):
     state = control.measure_scale(state, gradients)
     leaves, treedef = jax.tree.flatten(masks)
-    fields = map(treedef.flatten_up_to, state)
+    of_leaves = map(control.ControlState, *map(treedef.flatten_up_to, state))
     penalties, states = zip(
       *(
         control.update_control(
-          control.ControlState(*of_leaf),
+          of_leaf,
           count,
-          metrics.variable_density(m, n),
+          metrics.variable_density(m, n, of_leaf.total),
           num_steps=num_steps,
           ramp_steps=ramp_steps,
           aim=target.AIM,
         )
-        for m, n, *of_leaf in zip(
-          leaves, treedef.flatten_up_to(sizes), *fields, strict=True
+        for m, n, of_leaf in zip(
+          leaves, treedef.flatten_up_to(sizes), of_leaves, strict=True
         )
       ),
       strict=True,

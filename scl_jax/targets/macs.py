@@ -90,7 +90,7 @@ def of_macs(
       )
       spare = share * float(dense_macs) - float(kept_macs)
       goal = jnp.maximum(spare, 1.0) / float(prunable_macs)
-      return control.init_control(goal), budget
+      return control.init_control(goal, total=float(prunable_macs)), budget
     spare = round(float(np.asarray(share)) * dense_macs) - kept_macs
     cheapest = target.smallest_size(sizes, rates)
     if spare < cheapest:
@@ -100,13 +100,17 @@ def of_macs(
         f'more makes {(kept_macs + cheapest) / dense_macs:.4g}. Ask for more, '
         'or make more layers prunable.'
       )
-    return control.init_control(spare / prunable_macs), wide.from_int(spare)
+    state = control.init_control(
+      spare / prunable_macs, total=float(prunable_macs)
+    )
+    return state, wide.from_int(spare)
 
   def price(state, count, gradients, masks, sizes):
     _, _, totals = plan(masks, sizes)
-    whole = sum(jax.tree.leaves(totals))
     live = jax.tree.map(
-      lambda m, n, macs: metrics.variable_density(m, n) * (macs / whole),
+      lambda m, n, macs: (
+        metrics.variable_density(m, n) * (float(macs) / state.total)
+      ),
       masks,
       sizes,
       totals,
