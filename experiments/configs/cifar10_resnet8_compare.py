@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   plan = config.compare = ml_collections.ConfigDict()
   plan.methods = ('scl', 'gradual_magnitude', 'lamp', 'rigl')
   plan.densities = (0.2, 0.1, 0.05, 0.02)
-  plan.seeds = 3
+  plan.seeds = 5
   plan.tuning_densities = (0.05,)
   plan.tuning_examples = 5000
   plan.search_trials = 3  # of methods that cannot be asked for a density
