@@ -52,10 +52,7 @@ from experiments import train
 import scl_jax
 
 # Fields that differ between points, or do not change them.
-_NOT_SETTINGS = (
-  'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
-  'dense_reference', 'points_per_epoch', 'together',
-)  # fmt: skip
+_NOT_SETTINGS = ('target_density', 'penalty', 'points_per_epoch')
 # What `scl_jax.scl` is given in each way.
 WAYS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
   {

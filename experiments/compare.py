@@ -57,7 +57,8 @@ import scl_jax
 from scl_jax import checks
 from scl_jax import tree as tree_lib
 
-# More of these adds runs, and changes none.
+# More of these adds runs, and changes none. (`points_per_epoch` is a setting:
+# the training cost is a mean over points.)
 _NOT_SETTINGS = ('compare.methods', 'compare.seeds')
 
 # A trial this near to a density, relative, ends the search for it.

@@ -61,9 +61,7 @@ METHODS = ('dense', 'consensus', 'scl', 'gradual_magnitude')
 
 # Fields that differ between points, or do not change them.
 _NOT_SETTINGS = (
-  'densities', 'methods', 'seeds', 'seed', 'method', 'target_density',
-  'consensus.target', 'dense_reference', 'points_per_epoch',
-  'points_per_checkpoint', 'keep_checkpoints', 'tensorboard',
+  'method', 'target_density', 'consensus.target', 'points_per_epoch',
 )  # fmt: skip
 _BATCH_SIZE = 32  # of the latency
 

@@ -56,10 +56,7 @@ from scl_jax import checks
 from scl_jax import tree as tree_lib
 
 # Fields that differ between points, or do not change them.
-_NOT_SETTINGS = (
-  'alphas', 'conv_alphas', 'seeds', 'seed', 'dense_reference',
-  'points_per_epoch', 'densities', 'penalties',
-)  # fmt: skip
+_NOT_SETTINGS = ('alphas', 'conv_alphas', 'points_per_epoch')
 
 
 def experiment(

@@ -54,12 +54,7 @@ from experiments import train
 import scl_jax
 
 # Fields that differ between points, or do not change them.
-_NOT_SETTINGS = (
-  'densities', 'penalties', 'methods', 'seeds', 'seed', 'target_density',
-  'penalty', 'dense_reference', 'points_per_epoch', 'points_per_checkpoint',
-  'keep_checkpoints', 'stream_workers', 'tensorboard', 'mask_history',
-  'together',
-)  # fmt: skip
+_NOT_SETTINGS = ('target_density', 'penalty', 'points_per_epoch')
 
 
 def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:

@@ -350,7 +350,13 @@ class TestExperiment:
 
   def test_refuses_the_results_of_another_config(self, tmp_path):
     (tmp_path / 'results.json').write_text(
-      json.dumps({'config': {'epochs': 99}, 'points': []})
+      json.dumps(
+        {
+          'commands': ['python -m experiments.nnrelief'],
+          'config': {'epochs': 99},
+          'points': [],
+        }
+      )
     )
     with pytest.raises(ValueError, match=r"differ: \[.*'epochs'"):
       nnrelief.experiment(short_config(), str(tmp_path))

@@ -296,7 +296,13 @@ class TestSweep:
 
   def test_refuses_the_results_of_another_config(self, tmp_path):
     (tmp_path / 'results.json').write_text(
-      json.dumps({'config': {'epochs': 3}, 'points': []})
+      json.dumps(
+        {
+          'commands': ['python -m experiments.sweep'],
+          'config': {'epochs': 3},
+          'points': [],
+        }
+      )
     )
     with pytest.raises(ValueError, match=r"differ: \[.*'epochs'"):
       sweep.sweep(self.config(), str(tmp_path))
