@@ -84,14 +84,15 @@ def experiment(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, or the workdir holds the results of
-      another config.
+    ValueError: If there is nothing to do, a density is bad, or the workdir
+      holds the results of another config.
   """
-  config_checks.check_distinct('config.densities', map(float, config.densities))
+  densities = config_checks.as_shares('config.densities', config.densities)
+  config_checks.check_distinct('config.densities', densities)
   todo = [
-    (way, float(density), seed)
+    (way, density, seed)
     for seed in range(config.seeds)
-    for density in config.densities
+    for density in densities
     for way in WAYS
   ]
   if not todo:

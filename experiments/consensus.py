@@ -79,9 +79,9 @@ def consensus(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, a method is unknown, something is
-      named twice, the model has no gates, or the workdir holds the results of
-      another config.
+    ValueError: If there is nothing to do, a method is unknown, a share is bad,
+      something is named twice, the model has no gates, or the workdir holds the
+      results of another config.
   """
   methods = tuple(config.methods) or METHODS
   if not set(methods) <= set(METHODS):
@@ -89,12 +89,13 @@ def consensus(
       f'config.methods must be among {", ".join(METHODS)}; got {methods}.'
     )
   config_checks.check_distinct('config.methods', methods)
-  config_checks.check_distinct('config.densities', map(float, config.densities))
+  shares = config_checks.as_shares('config.densities', config.densities)
+  config_checks.check_distinct('config.densities', shares)
   todo = [
     (method, share, seed)
     for seed in range(config.seeds)
     for method in methods
-    for share in ((1.0,) if method == 'dense' else config.densities)
+    for share in ((1.0,) if method == 'dense' else shares)
   ]
   if not todo:
     raise ValueError(

@@ -68,8 +68,9 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, the config has a target of another
-      kind, or the workdir holds the results of another config.
+    ValueError: If there is nothing to do, a density or penalty is bad, the
+      config has a target of another kind, or the workdir holds the results of
+      another config.
   """
   for name in ('layer_densities', 'target_macs'):
     if config[name] is not None:
@@ -82,13 +83,15 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       f'config.method={config.method!r} has no penalty, so that all points of '
       'config.penalties would be the same: leave them out.'
     )
-  for name in ('densities', 'penalties'):
-    config_checks.check_distinct(f'config.{name}', map(float, config[name]))
+  densities = config_checks.as_shares('config.densities', config.densities)
+  penalties = config_checks.as_numbers('config.penalties', config.penalties)
+  config_checks.check_distinct('config.densities', densities)
+  config_checks.check_distinct('config.penalties', penalties)
   todo = {
-    (field, float(value), seed): _config_of(config, field, float(value), seed)
+    (field, value, seed): _config_of(config, field, value, seed)
     for field, values in (
-      ('target_density', config.densities),
-      ('penalty', config.penalties),
+      ('target_density', densities),
+      ('penalty', penalties),
     )
     for value in values
     for seed in range(config.seeds)

@@ -320,6 +320,16 @@ class TestSweep:
     with pytest.raises(ValueError, match=f'config.{name} .*got 0.5 twice'):
       sweep.sweep(config, str(tmp_path))
 
+  @pytest.mark.parametrize(
+    ('name', 'value'),
+    [('densities', 5.0), ('densities', (0.1,)), ('penalties', 'high')],
+  )
+  def test_a_value_that_cannot_be(self, tmp_path, name, value):
+    config = self.config()
+    config[name] = (0.5, value)
+    with pytest.raises(ValueError, match=rf'^config\.{name} must'):
+      sweep.sweep(config, str(tmp_path))
+
   def test_a_target_of_another_kind(self, tmp_path):
     config = self.config()
     config.target_macs = 0.1
