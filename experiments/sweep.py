@@ -115,7 +115,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   done = {(p['field'], p['value'], p['seed']) for p in report['points']}
   left = {key: c for key, c in todo.items() if key not in done}
-  steps_per_epoch = feeds.make_feed(config, dataset.train).steps_per_epoch
+  steps_per_epoch = feeds.steps_per_epoch(config, dataset.train)
   for point_config in left.values():
     # A bad value is told now, not after the points before it.
     train.rule_of(point_config, config.epochs * steps_per_epoch)
