@@ -313,11 +313,12 @@ def _trials(
   """The settings to try; of a strength, each after the outcome of the last.
 
   `trials` grows meanwhile. Those of later densities are not looked at, so that
-  a search that is resumed, or finished, does not go on in another way.
+  a search that is resumed, or finished, does not go on in another way. Settings
+  are as JSON has them, to be known again in `results.json`.
   """
   contender = contenders.get(name)
   if contender.strength is None:
-    yield from (dict(trial) for trial in plan.trials[name])
+    yield from (json.loads(json.dumps(dict(t))) for t in plan.trials[name])
     return
   so_far = plan.densities[: plan.densities.index(density) + 1]
   while True:

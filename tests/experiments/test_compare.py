@@ -265,6 +265,20 @@ def test_a_config_of_something_else(tmp_path, name):
     compare.compare(config, str(tmp_path))
 
 
+def test_a_trial_with_a_tuple_is_run_once(tmp_path, monkeypatch):
+  """JSON makes a list of it."""
+  monkeypatch.setattr(compare, 'measure', lambda *args: stub(*args[2:]))
+  monkeypatch.setattr(compare.comparison_report, 'write', lambda *_: None)
+  config = short_config(**with_trial({'schedule_boundaries': (0.3, 0.6)}))
+  report = compare.compare(config, str(tmp_path))
+  assert report == saved(tmp_path)
+  monkeypatch.setattr(compare, 'measure', None)
+  assert compare.compare(config, str(tmp_path)) == report
+  settings = report['points'][1]['settings']
+  one = contenders.configure(config, 'snip', 0.2, 0, settings)
+  assert one.schedule_boundaries == (0.3, 0.6)
+
+
 class TestChoose:
   def test_the_most_accurate_at_the_nearest_tuned_density(self):
     config = short_config(tuning_densities=(0.05, 0.01))
