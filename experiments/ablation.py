@@ -162,11 +162,13 @@ def ablate(workdir: str, *, seeds: int, epochs: int) -> str:
     Both tables.
 
   Raises:
-    ValueError: If a number is no whole one, or `results.json` holds runs of
-      another length.
+    ValueError: If a number is no whole one, the folder holds a single run, or
+      `results.json` runs of another length.
+    OSError: If the folder cannot be made or written to.
   """
   checks.check_whole('--seeds', seeds, 1)
   checks.check_whole('--epochs', epochs, 1)
+  result_store.check_workdir(workdir)
   path = os.path.join(workdir, 'results.json')
   report = load(path, epochs)
   dataset = input_pipeline.load_dataset(

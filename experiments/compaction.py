@@ -52,10 +52,7 @@ from experiments import train
 import scl_jax
 
 # Fields that differ between points, or do not change them.
-_NOT_SETTINGS = (
-  'densities', 'penalties', 'seeds', 'seed', 'target_density', 'penalty',
-  'dense_reference', 'points_per_epoch', 'together',
-)  # fmt: skip
+_NOT_SETTINGS = ('target_density', 'penalty', 'points_per_epoch')
 # What `scl_jax.scl` is given in each way.
 WAYS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
   {
@@ -87,14 +84,15 @@ def experiment(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, or the workdir holds the results of
-      another config.
+    ValueError: If there is nothing to do, a density is bad, or the workdir
+      holds the results of another config.
   """
-  config_checks.check_distinct('config.densities', map(float, config.densities))
+  densities = config_checks.as_shares('config.densities', config.densities)
+  config_checks.check_distinct('config.densities', densities)
   todo = [
-    (way, float(density), seed)
+    (way, density, seed)
     for seed in range(config.seeds)
-    for density in config.densities
+    for density in densities
     for way in WAYS
   ]
   if not todo:

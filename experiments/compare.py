@@ -35,6 +35,7 @@ gates, SCL and magnitudes, are compared by `experiments.consensus`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+import itertools
 import json
 import math
 from typing import Any
@@ -54,11 +55,18 @@ from experiments import report as report_page
 from experiments import result_store
 from experiments import train
 import scl_jax
-from scl_jax import checks
 from scl_jax import tree as tree_lib
 
-# More of these adds runs, and changes none.
+# More of these adds runs, and changes none. (`points_per_epoch` is a setting:
+# the training cost is a mean over points.)
 _NOT_SETTINGS = ('compare.methods', 'compare.seeds')
+
+# What a config needs besides the defaults.
+_FIELDS = (
+  'compare.methods', 'compare.densities', 'compare.seeds',
+  'compare.tuning_densities', 'compare.tuning_examples',
+  'compare.search_trials', 'compare.trials',
+)  # fmt: skip
 
 # A trial this near to a density, relative, ends the search for it.
 _CLOSE = 0.03
@@ -69,7 +77,7 @@ def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   Args:
     config: With `compare`: methods, densities, seeds, tuning_densities,
-      tuning_examples, trials.
+      tuning_examples, search_trials, trials.
     workdir: Where `results.json`, `table.md` and `front.png` go.
 
   Returns:
@@ -77,10 +85,15 @@ def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   Raises:
     ValueError: If the plan is incomplete or unfair, such as different numbers
-      of trials, or the workdir holds the results of another config.
+      of trials, one of its runs is impossible, or the workdir holds the results
+      of another config.
   """
+  example = 'mnist_lenet300_compare.py'
+  config_checks.require_fields(config, _FIELDS, example)
   plan = config.compare
   _check(plan)
+  if 'nnrelief' in plan.methods:
+    config_checks.require_fields(config, ('nnrelief.cut_share',), example)
   report = result_store.load(
     workdir,
     config,
@@ -97,6 +110,7 @@ def compare(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       tqdm.tqdm.write(json.dumps(entry))
 
   tuning = _load(config, plan.tuning_examples)
+  _check_runs(config, tuning)
   for name, density in tqdm.tqdm(
     [(n, d) for n in plan.methods for d in _tuned(plan, n)],
     unit='search',
@@ -207,13 +221,12 @@ def choose(
 
 def _check(plan: ml_collections.ConfigDict) -> None:
   """Refuses a plan that is incomplete or unfair."""
+  for name in ('densities', 'tuning_densities'):
+    config_checks.as_shares(f'config.compare.{name}', plan[name])
   for name in ('methods', 'densities', 'tuning_densities'):
     if not plan[name]:
       raise ValueError(f'config.compare.{name} must not be empty.')
     config_checks.check_distinct(f'config.compare.{name}', plan[name])
-  for name in ('densities', 'tuning_densities'):
-    for density in plan[name]:
-      checks.check_density(f'config.compare.{name}', density)
   for name in ('seeds', 'tuning_examples', 'search_trials'):
     if plan[name] < 1:
       raise ValueError(f'config.compare.{name} must be >= 1, got {plan[name]}.')
@@ -234,6 +247,37 @@ def _check(plan: ml_collections.ConfigDict) -> None:
       'Every method must have the same number of trials in '
       f'config.compare.trials, at least 1; got {counts}.'
     )
+
+
+def _check_runs(
+  config: ml_collections.ConfigDict, dataset: input_pipeline.Dataset
+) -> None:
+  """Refuses a plan with a run that cannot be, before the first is trained.
+
+  Args:
+    config: The comparison.
+    dataset: That of the trials. Final runs have more examples, and so more
+      steps; what fits these fits them.
+  """
+  plan = config.compare
+  for name in plan.methods:
+    contender = contenders.get(name)
+    densities = dict.fromkeys((*plan.tuning_densities, *plan.densities))
+    trials = plan.trials.get('scl' if name == 'shuffled' else name)
+    if contender.strength is not None:
+      # No density is asked for, and any strength of its range does.
+      densities = plan.densities[:1]
+      trials = ({contender.strength: contender.strengths[0]},)
+    for density, settings in itertools.product(densities, trials):
+      try:
+        one = contenders.configure(config, name, density, 0, settings)
+        model = models.create_model(one.model, dataset.num_classes, one.dtype)
+        contenders.check(one, name, model, dataset)
+      except ValueError as error:
+        raise ValueError(
+          f'config.compare has {name!r} with {settings} at density {density}, '
+          f'which cannot be trained: {error}'
+        ) from error
 
 
 def _is_done(
@@ -269,11 +313,12 @@ def _trials(
   """The settings to try; of a strength, each after the outcome of the last.
 
   `trials` grows meanwhile. Those of later densities are not looked at, so that
-  a search that is resumed, or finished, does not go on in another way.
+  a search that is resumed, or finished, does not go on in another way. Settings
+  are as JSON has them, to be known again in `results.json`.
   """
   contender = contenders.get(name)
   if contender.strength is None:
-    yield from (dict(trial) for trial in plan.trials[name])
+    yield from (json.loads(json.dumps(dict(t))) for t in plan.trials[name])
     return
   so_far = plan.densities[: plan.densities.index(density) + 1]
   while True:

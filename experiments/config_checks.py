@@ -17,12 +17,14 @@
 What depends on the data, the model or the method is checked where it is used.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 import math
 import numbers
 from typing import Any
 
 import ml_collections
+
+from scl_jax import checks
 
 # Each decides what a connection costs, in place of `config.penalty`.
 TARGETS = ('target_density', 'layer_densities', 'target_macs')
@@ -96,6 +98,72 @@ def prefer_given(
     for name in TARGETS:
       if name in config and name not in given:
         config[name] = None
+
+
+def require_fields(
+  config: ml_collections.ConfigDict, names: Sequence[str], example: str
+) -> None:
+  """Raises unless a config has the fields that only some experiments need.
+
+  Args:
+    config: See `experiments/configs/`.
+    names: The fields, by dotted name.
+    example: A file of `experiments/configs/` that has them.
+
+  Raises:
+    ValueError: If one is missing, with its name.
+  """
+  for name in names:
+    node: Any = config
+    path = 'config'
+    for field in name.split('.'):
+      path = f'{path}.{field}'
+      if not isinstance(node, ml_collections.ConfigDict) or field not in node:
+        raise ValueError(
+          f'{path} is missing, which this experiment needs: take a config such '
+          f'as experiments/configs/{example}.'
+        )
+      node = node[field]
+
+
+def as_numbers(name: str, values: Any) -> tuple[float, ...]:
+  """A list of a config as floats.
+
+  Args:
+    name: Of the list, such as `'config.penalties'`.
+    values: What was given for it.
+
+  Returns:
+    As many floats.
+
+  Raises:
+    ValueError: If it is no list of finite numbers, with its name.
+  """
+  is_list = isinstance(values, list | tuple)
+  if not is_list or not _are_finite(values):
+    raise ValueError(
+      f'{name} must hold finite numbers, such as (0.02, 0.01); got {values!r}.'
+    )
+  return tuple(map(float, values))
+
+
+def as_shares(name: str, values: Any) -> tuple[float, ...]:
+  """A list of a config as floats, each a share to keep.
+
+  Args:
+    name: Of the list, such as `'config.densities'`.
+    values: What was given for it.
+
+  Returns:
+    As many floats.
+
+  Raises:
+    ValueError: If it is no list of numbers in (0, 1], with its name.
+  """
+  shares = as_numbers(name, values)
+  for share in shares:
+    checks.check_density(name, share)
+  return shares
 
 
 def check_distinct(name: str, values: Iterable[Any]) -> None:

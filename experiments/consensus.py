@@ -61,9 +61,7 @@ METHODS = ('dense', 'consensus', 'scl', 'gradual_magnitude')
 
 # Fields that differ between points, or do not change them.
 _NOT_SETTINGS = (
-  'densities', 'methods', 'seeds', 'seed', 'method', 'target_density',
-  'consensus.target', 'dense_reference', 'points_per_epoch',
-  'points_per_checkpoint', 'keep_checkpoints', 'tensorboard',
+  'method', 'target_density', 'consensus.target', 'points_per_epoch',
 )  # fmt: skip
 _BATCH_SIZE = 32  # of the latency
 
@@ -81,9 +79,9 @@ def consensus(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, a method is unknown, something is
-      named twice, the model has no gates, or the workdir holds the results of
-      another config.
+    ValueError: If there is nothing to do, a method is unknown, a share is bad,
+      something is named twice, the model has no gates, or the workdir holds the
+      results of another config.
   """
   methods = tuple(config.methods) or METHODS
   if not set(methods) <= set(METHODS):
@@ -91,12 +89,13 @@ def consensus(
       f'config.methods must be among {", ".join(METHODS)}; got {methods}.'
     )
   config_checks.check_distinct('config.methods', methods)
-  config_checks.check_distinct('config.densities', map(float, config.densities))
+  shares = config_checks.as_shares('config.densities', config.densities)
+  config_checks.check_distinct('config.densities', shares)
   todo = [
     (method, share, seed)
     for seed in range(config.seeds)
     for method in methods
-    for share in ((1.0,) if method == 'dense' else config.densities)
+    for share in ((1.0,) if method == 'dense' else shares)
   ]
   if not todo:
     raise ValueError(

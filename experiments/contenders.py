@@ -27,8 +27,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments import config_checks
+from experiments import feeds
 from experiments import input_pipeline
+from experiments import optimizers
 from experiments import rewinding
+from experiments import rules
 from experiments import train
 import scl_jax
 from scl_jax import checks
@@ -183,7 +187,8 @@ def configure(
     A new config.
 
   Raises:
-    ValueError: If there is no such contender, or a setting is of no field.
+    ValueError: If there is no such contender, or a setting is of no field or
+      of another type than the field.
   """
   own = get(name).settings
   config = config.copy_and_resolve_references()
@@ -200,12 +205,43 @@ def configure(
           f'The setting {path!r} of {name!r} is of no field of the config.'
         )
       node: Any = config
-      for parent in parents:
-        if parent not in node:
-          node[parent] = ml_collections.ConfigDict()
-        node = node[parent]
-      node[field] = value
+      try:
+        for parent in parents:
+          if parent not in node:
+            node[parent] = ml_collections.ConfigDict()
+          node = node[parent]
+        node[field] = value
+      except TypeError as error:
+        raise ValueError(
+          f'The setting {path!r} of {name!r} does not fit the config: {error}'
+        ) from error
   return config
+
+
+def check(
+  config: ml_collections.ConfigDict,
+  name: str,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+) -> None:
+  """Raises if `run` would refuse the config, as far as no training tells.
+
+  Args:
+    config: From `configure`.
+    name: A key of `CONTENDERS`.
+    model: A Linen module.
+    dataset: What it would be trained on.
+
+  Raises:
+    ValueError: If a field, the rule, the optimizer or the model is at fault.
+  """
+  if get(name).kind == 'nnrelief':
+    config = rules.dense_config(_config_of_training(config))
+    rewinding.trace(config, model, dataset)
+  config_checks.check_numbers(config)
+  num_steps = config.epochs * feeds.steps_per_epoch(config, dataset.train)
+  rules.rule_of(config, num_steps)
+  optimizers.make_optimizer(config, num_steps)
 
 
 def run(
@@ -266,21 +302,7 @@ def _run_nnrelief(
   dataset: input_pipeline.Dataset,
 ) -> Trained:
   """Dense training and all retraining share the epochs of the budget."""
-  trainings = config.nnrelief.iterations + 1
-  if config.epochs % trainings:
-    raise ValueError(
-      f'config.epochs must be a multiple of the {trainings} trainings of '
-      f'NNrelief (config.nnrelief.iterations + 1); got {config.epochs}.'
-    )
-  config = config.copy_and_resolve_references()
-  config.epochs //= trainings
-  rewinding.check(config)
-  checks.check_scalar(
-    'config.nnrelief.cut_share',
-    config.nnrelief.cut_share,
-    lambda share: 0 <= share < 1,
-    'in [0, 1)',
-  )
+  config = _config_of_training(config)
   flow = rewinding.trace(config, model, dataset)
   alpha = 1 - config.nnrelief.cut_share
   stages = list(
@@ -311,6 +333,28 @@ def _run_nnrelief(
     ),
     seconds=sum(stage.run.seconds for stage in stages),
   )
+
+
+def _config_of_training(
+  config: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """The config of each training of NNrelief, if it can be run."""
+  rewinding.check(config)
+  trainings = config.nnrelief.iterations + 1
+  if config.epochs % trainings:
+    raise ValueError(
+      f'config.epochs must be a multiple of the {trainings} trainings of '
+      f'NNrelief (config.nnrelief.iterations + 1); got {config.epochs}.'
+    )
+  checks.check_scalar(
+    'config.nnrelief.cut_share',
+    config.nnrelief.cut_share,
+    lambda share: 0 <= share < 1,
+    'in [0, 1)',
+  )
+  config = config.copy_and_resolve_references()
+  config.epochs //= trainings
+  return config
 
 
 def _mean(values: Any) -> float:

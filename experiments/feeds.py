@@ -69,6 +69,29 @@ def make_feed(
   Raises:
     ValueError: If the batches do not fit the data.
   """
+  steps_per_epoch(config, split)
+  if isinstance(split, streaming.Stream):
+    return _stream_feed(config, split, mesh)
+  if jax.process_count() > 1:
+    return _parts_feed(config, split, mesh)
+  return _memory_feed(config, split)
+
+
+def steps_per_epoch(
+  config: ml_collections.ConfigDict, split: input_pipeline.Examples
+) -> int:
+  """The number of whole batches in a split.
+
+  Args:
+    config: See `experiments/configs/`.
+    split: What is trained on.
+
+  Returns:
+    It, at least 1.
+
+  Raises:
+    ValueError: If the batches do not fit the data.
+  """
   count, size = split.num_examples, config.batch_size
   if not 0 < size <= count:
     raise ValueError(
@@ -80,11 +103,7 @@ def make_feed(
       'config.accumulation_steps must be >= 1 and divide config.batch_size, '
       f'{size}; got {config.accumulation_steps}.'
     )
-  if isinstance(split, streaming.Stream):
-    return _stream_feed(config, split, mesh)
-  if jax.process_count() > 1:
-    return _parts_feed(config, split, mesh)
-  return _memory_feed(config, split)
+  return count // size
 
 
 def _memory_feed(

@@ -56,10 +56,7 @@ from scl_jax import checks
 from scl_jax import tree as tree_lib
 
 # Fields that differ between points, or do not change them.
-_NOT_SETTINGS = (
-  'alphas', 'conv_alphas', 'seeds', 'seed', 'dense_reference',
-  'points_per_epoch', 'densities', 'penalties',
-)  # fmt: skip
+_NOT_SETTINGS = ('alphas', 'conv_alphas', 'points_per_epoch')
 
 
 def experiment(
@@ -78,6 +75,9 @@ def experiment(
     ValueError: If the config is impossible, or the workdir holds the results of
       another.
   """
+  config_checks.require_fields(
+    config, ('alphas', 'conv_alphas'), 'mnist_lenet300_nnrelief.py'
+  )
   config = config.copy_and_resolve_references()
   shares = _shares(config)
   _check(config)
@@ -187,16 +187,16 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 def _shares(config: ml_collections.ConfigDict) -> list[tuple[float, float]]:
   """The pairs (α of dense layers, α of convolutions)."""
-  alphas = tuple(float(a) for a in config.alphas)
-  conv_alphas = tuple(float(a) for a in config.conv_alphas) or alphas
+  alphas = config_checks.as_shares('config.alphas', config.alphas)
+  conv_alphas = config_checks.as_shares(
+    'config.conv_alphas', config.conv_alphas
+  )
+  conv_alphas = conv_alphas or alphas
   if not alphas or len(alphas) != len(conv_alphas):
     raise ValueError(
       'config.alphas must hold an α or more, and config.conv_alphas as many, '
       f'or none to take the same; got {alphas} and {config.conv_alphas}.'
     )
-  for name in ('alphas', 'conv_alphas'):
-    for value in config[name]:
-      checks.check_density(f'config.{name}', value)
   shares = list(zip(alphas, conv_alphas, strict=True))
   config_checks.check_distinct(
     'config.alphas (with config.conv_alphas)', shares

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 import copy
 import json
 import os
+import shlex
 from typing import Any
 
 import ml_collections
@@ -29,6 +30,13 @@ import numpy as np
 
 from experiments import artifacts
 from experiments.configs import default
+
+# Of every experiment these say which runs there are, or change none of them.
+_NOT_SETTINGS = (
+  'densities', 'penalties', 'methods', 'seeds', 'seed', 'dense_reference',
+  'points_per_checkpoint', 'keep_checkpoints', 'stream_workers', 'tensorboard',
+  'mask_history', 'together',
+)  # fmt: skip
 
 
 def load(
@@ -45,30 +53,24 @@ def load(
     workdir: Where `results.json` is, or will be; made if it is not there.
     config: The config of the runs to come.
     module: The module that runs them, for the report's list of commands.
-    ignore: Fields, by dotted name, that differ between runs of one report or
-      do not change them.
+    ignore: Further fields, by dotted name, that differ between runs of one
+      report of this experiment or do not change them.
     empty: What a new report has besides commands, config and machine.
 
   Returns:
     What is in the file, with this command among its commands.
 
   Raises:
-    ValueError: If the file holds the results of another config, or the folder
-      those of a single run.
+    ValueError: If the file holds the results of another config or experiment,
+      or the folder those of a single run.
     OSError: If the folder cannot be made or written to.
   """
-  if os.path.exists(os.path.join(workdir, 'result.json')):
-    raise ValueError(
-      f'{workdir} holds a run of experiments.main, whose table and report '
-      'those of many runs would replace: give another --workdir.'
-    )
+  check_workdir(workdir)
   path = os.path.join(workdir, 'results.json')
+  ignore = (*_NOT_SETTINGS, *ignore)
   settings = _without(json.loads(config.to_json()), ignore)
   command = artifacts.command(module)
   if not os.path.exists(path):
-    os.makedirs(workdir, exist_ok=True)  # now, not after the first run
-    if not os.access(workdir, os.W_OK):
-      raise PermissionError(f'--workdir={workdir} cannot be written to.')
     return {
       'commands': [command],
       'config': settings,
@@ -76,6 +78,11 @@ def load(
       **copy.deepcopy(dict(empty)),
     }
   report = artifacts.read_json(path)
+  if _experiment_of(report) != module:
+    raise ValueError(
+      f'{path} holds results of {_experiment_of(report)}, not of {module}: '
+      'give another --workdir.'
+    )
   old = _without(report['config'], ignore)
   defaults = json.loads(default.get_config().to_json())
   different = artifacts.differing_fields(
@@ -89,6 +96,26 @@ def load(
   if command not in report['commands']:
     report['commands'].append(command)
   return report
+
+
+def check_workdir(workdir: str) -> None:
+  """Makes the folder of many runs ready, or refuses it before any of them.
+
+  Args:
+    workdir: It may be missing.
+
+  Raises:
+    ValueError: If the folder holds a single run.
+    OSError: If it cannot be made or written to.
+  """
+  if os.path.exists(os.path.join(workdir, 'result.json')):
+    raise ValueError(
+      f'{workdir} holds a run of experiments.main, whose table and report '
+      'those of many runs would replace: give another --workdir.'
+    )
+  os.makedirs(workdir, exist_ok=True)
+  if not os.access(workdir, os.W_OK | os.X_OK):
+    raise PermissionError(f'--workdir={workdir} cannot be written to.')
 
 
 def save(workdir: str, report: Mapping[str, Any]) -> None:
@@ -107,6 +134,13 @@ def plus_minus(mean: float, std: float | None) -> str:
   """`mean_and_std` as text: `'97.50 ± 0.10'`, of a single value `'97.50'`."""
   known = std is not None and not np.isnan(std)
   return f'{mean:.2f} ± {std:.2f}' if known else f'{mean:.2f}'
+
+
+def _experiment_of(report: Mapping[str, Any]) -> str:
+  """The module that wrote a report, which its first command names."""
+  commands = report.get('commands') or [report.get('command', '')]
+  words = shlex.split(commands[0])  # of: python -m MODULE …
+  return words[2] if len(words) > 2 else 'something else'
 
 
 def _with_newer_fields(old: Any, defaults: Any, settings: Any) -> Any:

@@ -22,6 +22,7 @@ import ml_collections
 import numpy as np
 
 from experiments import activity_pruning
+from experiments import config_checks
 from experiments import evaluation
 from experiments import flow as flow_lib
 from experiments import initial
@@ -55,8 +56,14 @@ def check(config: ml_collections.ConfigDict) -> None:
     config: With `nnrelief`, and `stream`.
 
   Raises:
-    ValueError: If a field is out of range, with its name.
+    ValueError: If a field is missing or out of range, with its name.
   """
+  names = ('iterations', 'examples', 'cut', 'norm')
+  config_checks.require_fields(
+    config,
+    [f'nnrelief.{name}' for name in names],
+    'mnist_lenet300_nnrelief.py',
+  )
   settings = config.nnrelief
   for name in ('iterations', 'examples'):
     checks.check_whole(f'config.nnrelief.{name}', settings[name], 1)

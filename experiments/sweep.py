@@ -54,12 +54,7 @@ from experiments import train
 import scl_jax
 
 # Fields that differ between points, or do not change them.
-_NOT_SETTINGS = (
-  'densities', 'penalties', 'methods', 'seeds', 'seed', 'target_density',
-  'penalty', 'dense_reference', 'points_per_epoch', 'points_per_checkpoint',
-  'keep_checkpoints', 'stream_workers', 'tensorboard', 'mask_history',
-  'together',
-)  # fmt: skip
+_NOT_SETTINGS = ('target_density', 'penalty', 'points_per_epoch')
 
 
 def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
@@ -73,8 +68,9 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, the config has a target of another
-      kind, or the workdir holds the results of another config.
+    ValueError: If there is nothing to do, a density or penalty is bad, the
+      config has a target of another kind, or the workdir holds the results of
+      another config.
   """
   for name in ('layer_densities', 'target_macs'):
     if config[name] is not None:
@@ -87,13 +83,15 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       f'config.method={config.method!r} has no penalty, so that all points of '
       'config.penalties would be the same: leave them out.'
     )
-  for name in ('densities', 'penalties'):
-    config_checks.check_distinct(f'config.{name}', map(float, config[name]))
+  densities = config_checks.as_shares('config.densities', config.densities)
+  penalties = config_checks.as_numbers('config.penalties', config.penalties)
+  config_checks.check_distinct('config.densities', densities)
+  config_checks.check_distinct('config.penalties', penalties)
   todo = {
-    (field, float(value), seed): _config_of(config, field, float(value), seed)
+    (field, value, seed): _config_of(config, field, value, seed)
     for field, values in (
-      ('target_density', config.densities),
-      ('penalty', config.penalties),
+      ('target_density', densities),
+      ('penalty', penalties),
     )
     for value in values
     for seed in range(config.seeds)
@@ -117,7 +115,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   done = {(p['field'], p['value'], p['seed']) for p in report['points']}
   left = {key: c for key, c in todo.items() if key not in done}
-  steps_per_epoch = feeds.make_feed(config, dataset.train).steps_per_epoch
+  steps_per_epoch = feeds.steps_per_epoch(config, dataset.train)
   for point_config in left.values():
     # A bad value is told now, not after the points before it.
     train.rule_of(point_config, config.epochs * steps_per_epoch)

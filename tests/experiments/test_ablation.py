@@ -15,10 +15,12 @@
 """What a report of the ablation may be added to."""
 
 import json
+import os
 
 import pytest
 
 from experiments import ablation
+from experiments import input_pipeline
 
 
 def test_runs_of_another_length_are_not_mixed(tmp_path):
@@ -28,6 +30,16 @@ def test_runs_of_another_length_are_not_mixed(tmp_path):
   assert ablation.load(str(path), 6) == report
   with pytest.raises(ValueError, match=r'runs of 6 epochs.*give --epochs=6'):
     ablation.ablate(str(tmp_path), seeds=1, epochs=12)
+
+
+def test_a_folder_is_made_or_refused_before_any_training(tmp_path, monkeypatch):
+  monkeypatch.setattr(input_pipeline, 'load_dataset', None)
+  (tmp_path / 'file').touch()
+  with pytest.raises(NotADirectoryError):
+    ablation.ablate(str(tmp_path / 'file' / 'run'), seeds=1, epochs=1)
+  monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
+  with pytest.raises(PermissionError, match=r'--workdir=.* cannot be written'):
+    ablation.ablate(str(tmp_path), seeds=1, epochs=1)
 
 
 def test_bad_flags(tmp_path):

@@ -79,6 +79,13 @@ def test_a_density_that_is_there_twice(tmp_path):
     compaction.experiment(short_config(densities=(0.1, 0.1)), str(tmp_path))
 
 
+@pytest.mark.parametrize('density', [5.0, None, (0.1,)])
+def test_a_density_that_cannot_be(tmp_path, monkeypatch, density):
+  monkeypatch.setattr(compaction, 'measure', None)  # nothing is trained
+  with pytest.raises(ValueError, match=r'^config\.densities must'):
+    compaction.experiment(short_config(densities=(0.1, density)), str(tmp_path))
+
+
 def test_nothing_to_do(tmp_path):
   with pytest.raises(ValueError, match='nothing to train'):
     compaction.experiment(short_config(densities=()), str(tmp_path))

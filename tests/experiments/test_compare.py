@@ -49,6 +49,15 @@ def short_config(**plan):
   return config
 
 
+def with_trial(settings):
+  """A plan whose second method tries these."""
+  rate = {'learning_rate': 3e-3}
+  return {
+    'methods': ('random', 'snip'),
+    'trials': {'random': (rate,), 'snip': (settings,)},
+  }
+
+
 def saved(folder):
   return json.loads((folder / 'results.json').read_text())
 
@@ -218,6 +227,56 @@ def test_bad_plans(tmp_path, plan, message):
   with pytest.raises(ValueError, match=message):
     compare.compare(short_config(**plan), str(tmp_path))
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('plan', 'message'),
+  [
+    # 2 epochs cannot be shared by the 4 trainings.
+    ({'methods': ('snip', 'nnrelief')}, "'nnrelief' with .* multiple of the 4"),
+    (with_trial({'snip.nonsense': 3}), "'snip' .* argument 'nonsense'"),
+    (with_trial({'epochs': 'many'}), "'epochs' of 'snip' does not fit"),
+    (with_trial({'epochs': 0}), r'config\.epochs must be >= 1, got 0'),
+    (with_trial({'optimizer': 'magic'}), r"config\.optimizer .*got 'magic'"),
+    (with_trial({'batch_size': 500}), r'config\.batch_size .*, 437; got 500'),
+    (with_trial({'model': 'magic'}), "got 'magic'"),
+    ({'densities': (0.2, 'few')}, r"compare\.densities .*\(0.2, 'few'\)"),
+    ({'tuning_densities': (None,)}, r'compare\.tuning_densities .*None'),
+  ],
+)
+def test_what_cannot_be_trained_is_told_before_training(
+  tmp_path, monkeypatch, plan, message
+):
+  monkeypatch.setattr(compare, 'measure', lambda *_: pytest.fail('trained'))
+  with pytest.raises(ValueError, match=message):
+    compare.compare(short_config(**plan), str(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  'name', ['compare', 'compare.search_trials', 'nnrelief']
+)
+def test_a_config_of_something_else(tmp_path, name):
+  config = short_config(methods=('snip', 'nnrelief'))
+  *parents, field = name.split('.')
+  with config.unlocked():
+    del (config[parents[0]] if parents else config)[field]
+  with pytest.raises(ValueError, match=rf'config\.{name} is .*_compare\.py'):
+    compare.compare(config, str(tmp_path))
+
+
+def test_a_trial_with_a_tuple_is_run_once(tmp_path, monkeypatch):
+  """JSON makes a list of it."""
+  monkeypatch.setattr(compare, 'measure', lambda *args: stub(*args[2:]))
+  monkeypatch.setattr(compare.comparison_report, 'write', lambda *_: None)
+  config = short_config(**with_trial({'schedule_boundaries': (0.3, 0.6)}))
+  report = compare.compare(config, str(tmp_path))
+  assert report == saved(tmp_path)
+  monkeypatch.setattr(compare, 'measure', None)
+  assert compare.compare(config, str(tmp_path)) == report
+  settings = report['points'][1]['settings']
+  one = contenders.configure(config, 'snip', 0.2, 0, settings)
+  assert one.schedule_boundaries == (0.3, 0.6)
 
 
 class TestChoose:

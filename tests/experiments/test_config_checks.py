@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""Numbers that cannot be are refused before anything is read."""
+"""What cannot be is refused before anything is read."""
 
 import pytest
 
@@ -53,3 +53,40 @@ def test_numbers_out_of_range(name, value, wanted):
   with pytest.raises(ValueError, match=f'^config.{name} must be ') as error:
     config_checks.check_numbers(config)
   assert str(error.value) == f'config.{name} must be {wanted}, got {value}.'
+
+
+def test_lists_of_numbers():
+  assert config_checks.as_numbers('x', [3, 0.5]) == (3.0, 0.5)
+  assert config_checks.as_shares('x', (1, 0.5)) == (1.0, 0.5)
+  assert config_checks.as_numbers('x', ()) == ()
+
+
+@pytest.mark.parametrize(
+  'values', [(None,), ((0.1,),), ('a',), ('0.1',), (0.1, NAN), 0.1, 'a', None]
+)
+def test_lists_of_something_else(values):
+  for convert in (config_checks.as_numbers, config_checks.as_shares):
+    with pytest.raises(ValueError, match=r'^config\.x must hold') as error:
+      convert('config.x', values)
+    assert str(error.value).endswith(f'got {values!r}.')
+
+
+@pytest.mark.parametrize('share', [0, -0.1, 1.5])
+def test_shares_out_of_range(share):
+  with pytest.raises(ValueError, match=r'^config\.x must be in \(0, 1\], got'):
+    config_checks.as_shares('config.x', (0.5, share))
+
+
+def test_fields_that_are_missing():
+  config = default.get_config()
+  config_checks.require_fields(config, ('epochs', 'scl.box'), 'one.py')
+  for name, missing in (
+    ('alphas', 'alphas'),
+    ('nnrelief.cut', 'nnrelief'),
+    ('scl.cut', 'scl.cut'),
+    ('epochs.cut', 'epochs.cut'),
+  ):
+    with pytest.raises(
+      ValueError, match=rf'^config\.{missing} is missing.*/one\.py\.$'
+    ):
+      config_checks.require_fields(config, ('epochs', name), 'one.py')

@@ -146,6 +146,9 @@ def test_bad_configs(tmp_path, few, monkeypatch):
     consensus.consensus(short_config(seeds=0), str(tmp_path))
   with pytest.raises(ValueError, match=r'config.densities .*got 0.5 twice'):
     consensus.consensus(short_config(densities=(0.5, 0.5)), str(tmp_path))
+  for share in (2.0, 'half'):
+    with pytest.raises(ValueError, match=r'^config\.densities must'):
+      consensus.consensus(short_config(densities=(0.5, share)), str(tmp_path))
 
 
 def test_arguments_of_magnitudes_are_the_users():

@@ -319,6 +319,8 @@ class TestExperiment:
       ({'alphas': (0.9, 1.5)}, r'config.alphas must be in \(0, 1\], got 1.5'),
       ({'alphas': (0.9,), 'conv_alphas': (0.0,)}, 'config.conv_alphas must be'),
       ({'alphas': (0.9, 0.9)}, 'config.alphas .* everything once'),
+      ({'alphas': ('most',)}, r"config.alphas .*got \('most',\)"),
+      ({'alphas': (0.9,), 'conv_alphas': (None,)}, 'config.conv_alphas must'),
       ({'nnrelief': {'cut': 'paperr'}}, "config.nnrelief.cut .*'paper'"),
       ({'nnrelief': {'norm': 'q'}}, "config.nnrelief.norm .*got 'q'"),
       ({'stream': True}, 'config.stream=False'),
@@ -336,6 +338,19 @@ class TestExperiment:
     with pytest.raises(ValueError, match=message):
       nnrelief.experiment(config, str(tmp_path))
 
+  @pytest.mark.parametrize(
+    'name', ['alphas', 'conv_alphas', 'nnrelief', 'nnrelief.cut']
+  )
+  def test_a_config_of_something_else(self, tmp_path, name):
+    config = short_config()
+    *parents, field = name.split('.')
+    with config.unlocked():
+      del (config[parents[0]] if parents else config)[field]
+    with pytest.raises(
+      ValueError, match=rf'^config\.{name} is .*_nnrelief\.py'
+    ):
+      nnrelief.experiment(config, str(tmp_path))
+
   def test_rows_of_one_pair_of_shares_stay_together(self):
     names = ('accuracy', 'density', 'live', 'live_parameters', 'epochs')
     points = [
@@ -350,7 +365,13 @@ class TestExperiment:
 
   def test_refuses_the_results_of_another_config(self, tmp_path):
     (tmp_path / 'results.json').write_text(
-      json.dumps({'config': {'epochs': 99}, 'points': []})
+      json.dumps(
+        {
+          'commands': ['python -m experiments.nnrelief'],
+          'config': {'epochs': 99},
+          'points': [],
+        }
+      )
     )
     with pytest.raises(ValueError, match=r"differ: \[.*'epochs'"):
       nnrelief.experiment(short_config(), str(tmp_path))

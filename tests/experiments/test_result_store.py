@@ -78,8 +78,10 @@ def test_committed_results_are_resumed(path, command, tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', command[2:])
   config = config_of()
   (tmp_path / 'results.json').write_text(path.read_text())
-  # Whatever the data set: it is not trained on.
-  digits = input_pipeline.load_dataset('digits', validation_size=10)
+  # Whatever the data set: it is not trained on. Of a size for all models.
+  digits = input_pipeline.load_dataset(
+    'digits', validation_size=10, image_size=28
+  )
   monkeypatch.setattr(input_pipeline, 'from_config', lambda _: digits)
   monkeypatch.setattr(train, 'fit', None)
   again = _JOBS[command[2]](config, str(tmp_path))
@@ -124,9 +126,14 @@ def test_a_folder_is_made_or_refused_before_any_training(tmp_path, monkeypatch):
   (tmp_path / 'file').touch()
   with pytest.raises(NotADirectoryError):
     load(tmp_path / 'file' / 'run', default.get_config())
+  # Also where there are results, of which a next one would be lost.
+  result_store.save(str(tmp_path), load(tmp_path, default.get_config()))
   monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
-  with pytest.raises(PermissionError, match=r'--workdir=.* cannot be written'):
-    load(tmp_path, default.get_config())
+  for folder in (tmp_path, tmp_path / 'new' / 'folder'):
+    with pytest.raises(
+      PermissionError, match=r'--workdir=.* cannot be written'
+    ):
+      load(folder, default.get_config())
 
 
 def test_what_may_differ_and_what_not(tmp_path):
@@ -139,6 +146,36 @@ def test_what_may_differ_and_what_not(tmp_path):
   config.epochs, config.scl.box = 7, 0.1
   with pytest.raises(ValueError, match=r"differ: \['epochs', 'scl'\]"):
     load(tmp_path, config)
+
+
+def test_what_changes_no_run(tmp_path):
+  config = default.get_config()
+  report = load(tmp_path, config)
+  result_store.save(str(tmp_path), report)
+  config.update(
+    dense_reference=False, points_per_checkpoint=5, keep_checkpoints=1,
+    stream_workers=2, tensorboard=True, mask_history=True, together=False,
+    densities=(0.1,), penalties=(0.1,), methods=('scl',), seeds=7, seed=1,
+  )  # fmt: skip
+  assert load(tmp_path, config) == report
+
+
+def test_the_results_of_another_experiment(tmp_path):
+  config = default.get_config()
+  result_store.save(str(tmp_path), load(tmp_path, config))
+  with pytest.raises(
+    ValueError,
+    match=r'holds results of experiments\.none, not of .*sweep: give',
+  ):
+    load(tmp_path, config, module='experiments.sweep')
+  ablation = _ROOT / 'experiments/results/mnist_lenet300_ablation/results.json'
+  for text, writer in (
+    (ablation.read_text(), r'experiments\.ablation'),
+    ('{}', 'something else'),
+  ):
+    (tmp_path / 'results.json').write_text(text)
+    with pytest.raises(ValueError, match=f'holds results of {writer}, not of'):
+      load(tmp_path, config)
 
 
 def test_every_command_is_kept_once(tmp_path, monkeypatch):

@@ -132,8 +132,8 @@ def test_sweep_trains_what_is_left_together(tmp_path, monkeypatch):
 
 def test_bad_values_are_told_before_any_training(tmp_path, monkeypatch):
   monkeypatch.setattr(sweep, 'train_point', None)
-  config = config_of(densities=(0.2, 20), seeds=1)
-  with pytest.raises(ValueError, match=r'target_density must be in \(0, 1\]'):
+  config = config_of(penalties=(0.2, -1), seeds=1)
+  with pytest.raises(ValueError, match=r'penalty must be .*got -1\.0'):
     sweep.sweep(config, str(tmp_path))
 
 

@@ -296,7 +296,13 @@ class TestSweep:
 
   def test_refuses_the_results_of_another_config(self, tmp_path):
     (tmp_path / 'results.json').write_text(
-      json.dumps({'config': {'epochs': 3}, 'points': []})
+      json.dumps(
+        {
+          'commands': ['python -m experiments.sweep'],
+          'config': {'epochs': 3},
+          'points': [],
+        }
+      )
     )
     with pytest.raises(ValueError, match=r"differ: \[.*'epochs'"):
       sweep.sweep(self.config(), str(tmp_path))
@@ -312,6 +318,16 @@ class TestSweep:
     config = self.config()
     config[name] = (0.5, 0.2, 0.5)
     with pytest.raises(ValueError, match=f'config.{name} .*got 0.5 twice'):
+      sweep.sweep(config, str(tmp_path))
+
+  @pytest.mark.parametrize(
+    ('name', 'value'),
+    [('densities', 5.0), ('densities', (0.1,)), ('penalties', 'high')],
+  )
+  def test_a_value_that_cannot_be(self, tmp_path, name, value):
+    config = self.config()
+    config[name] = (0.5, value)
+    with pytest.raises(ValueError, match=rf'^config\.{name} must'):
       sweep.sweep(config, str(tmp_path))
 
   def test_a_target_of_another_kind(self, tmp_path):
