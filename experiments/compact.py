@@ -67,7 +67,7 @@ def compact_run(
   Raises:
     FileNotFoundError: If there is no such run.
   """
-  run = finished_run.load(workdir, num_images=256)
+  run = finished_run.load(workdir, num_images=max(_EXAMPLES, *batch_sizes))
   fn, params, masks, images = run.network, run.params, run.masks, run.images
   small = scl_jax.compact(
     fn, params, masks, images[:_EXAMPLES], drop_inputs=drop_inputs
