@@ -30,6 +30,11 @@ def test_runs_of_another_length_are_not_mixed(tmp_path):
     ablation.ablate(str(tmp_path), seeds=1, epochs=12)
 
 
+def test_bad_flags(tmp_path):
+  with pytest.raises(ValueError, match='--seeds must be a whole number >= 1'):
+    ablation.ablate(str(tmp_path), seeds=0, epochs=1)
+
+
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
@@ -51,8 +56,3 @@ def test_committed_results_are_added_to():
   path = 'experiments/results/mnist_lenet300_ablation/results.json'
   report = ablation.load(path, 6)
   assert report['density 0.01'].keys() == ablation.variants().keys()
-
-
-def test_bad_flags(tmp_path):
-  with pytest.raises(ValueError, match='--seeds must be a whole number >= 1'):
-    ablation.ablate(str(tmp_path), seeds=0, epochs=1)
