@@ -25,12 +25,10 @@ training data; the test split is not read.
 from collections.abc import Callable
 import json
 import os
-import shlex
-import sys
 from typing import Any
 
 from absl import flags
-import jax
+import ml_collections
 import numpy as np
 import optax
 import tqdm
@@ -89,9 +87,7 @@ def measure(
   epochs: int,
 ) -> dict[str, float]:
   """Trains one variant; returns its validation accuracy and density."""
-  config = mnist_lenet300_scl.get_config()
-  config.seed, config.epochs = seed, epochs
-  config.points_per_epoch = 1
+  config = _config(seed, epochs)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   rule_of = lambda num_steps: scl_jax.scl(
     freeze_step=train.freeze_step(config, num_steps), **arguments
@@ -104,6 +100,14 @@ def measure(
     'accuracy': train.accuracy(model, run.state.params, dataset.validation),
     'density': float(scl_jax.density(scl_jax.get_masks(run.state.opt_state))),
   }
+
+
+def _config(seed: int, epochs: int) -> ml_collections.ConfigDict:
+  """What all variants share, but for the rule."""
+  config = mnist_lenet300_scl.get_config()
+  config.seed, config.epochs = seed, epochs
+  config.points_per_epoch = 1
+  return config
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
@@ -129,25 +133,39 @@ def load(path: str, epochs: int) -> dict[str, Any]:
     What is in the file.
 
   Raises:
-    ValueError: If its runs are of another length, or it is no report.
+    ValueError: If its runs are of another length, it is the report of another
+      experiment or none, or the folder is that of a single run.
+    OSError: If the folder cannot be made or written to.
   """
-  if not os.path.exists(path):
-    return {
-      'command': 'python -m experiments.ablation ' + shlex.join(sys.argv[1:]),
-      'jax': jax.__version__,
-      'epochs': epochs,
-      'split': f'validation, {_VALIDATION_SIZE} training examples',
-      f'density {_DENSITY}': {},
-      f'penalty {_PENALTY}': {},
-    }
-  report = artifacts.read_json(path)
-  if report.get('epochs') != epochs:
-    raise ValueError(
-      f'{path} holds runs of {report.get("epochs")} epochs, which do not '
-      f'compare with runs of {epochs}: give --epochs={report.get("epochs")}, '
-      'or another --workdir.'
-    )
-  return report
+  empty = {
+    'epochs': epochs,
+    'split': f'validation, {_VALIDATION_SIZE} training examples',
+    f'density {_DENSITY}': {},
+    f'penalty {_PENALTY}': {},
+  }
+  if os.path.exists(path):
+    report = artifacts.read_json(path)
+    if not empty.keys() <= report.keys():
+      raise ValueError(
+        f'{path} holds the results of another experiment: give another '
+        '--workdir.'
+      )
+    if report['epochs'] != epochs:
+      raise ValueError(
+        f'{path} holds runs of {report["epochs"]} epochs, which do not '
+        f'compare with runs of {epochs}: give --epochs={report["epochs"]}, '
+        'or another --workdir.'
+      )
+    if 'config' not in report:  # it is older than that field
+      return report
+  return result_store.load(
+    os.path.dirname(path),
+    _config(0, epochs),
+    module='experiments.ablation',
+    # The rule is that of a variant.
+    ignore=('seed', 'penalty', 'target_density', 'scl'),
+    empty=empty,
+  )
 
 
 def ablate(workdir: str, *, seeds: int, epochs: int) -> str:

@@ -305,6 +305,27 @@ def _machine() -> str:
   return f'{platform.machine()}, {os.cpu_count()} cores'
 
 
+def check_writable(name: str, folder: str) -> None:
+  """Refuses a folder before the work whose outcome shall be written there.
+
+  Args:
+    name: The flag that says where, such as `'--output'`.
+    folder: The folder.
+
+  Raises:
+    OSError: If it is missing or cannot be written to.
+  """
+  if not os.path.isdir(folder):
+    raise FileNotFoundError(
+      f'{name}: there is no folder {folder}: make it, or give another.'
+    )
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise PermissionError(
+      f'{name}: {folder} cannot be written to: see that you may write there, '
+      'or give another.'
+    )
+
+
 def read_json(path: str) -> dict[str, Any]:
   """Reads a JSON file of a workdir.
 

@@ -31,6 +31,8 @@ import orbax.checkpoint as ocp
 
 from scl_jax import tree as tree_lib
 
+_RESUME = '--resume then goes on'
+
 
 class Progress(NamedTuple):
   """What a checkpoint holds beside the state.
@@ -167,11 +169,14 @@ def reading(
   )
 
 
-def writing(path: str) -> contextlib.AbstractContextManager[None]:
+def writing(
+  path: str, advice: str = _RESUME
+) -> contextlib.AbstractContextManager[None]:
   """Says in a sentence what Orbax says of what cannot be written.
 
   Args:
     path: What is written meanwhile.
+    advice: What to do when that is mended.
 
   Raises:
     OSError: If anything is raised meanwhile.
@@ -179,7 +184,7 @@ def writing(path: str) -> contextlib.AbstractContextManager[None]:
   return _in_a_sentence(
     OSError,
     f'{path} cannot be written: see that the disk has room and that you may '
-    'write there; --resume then goes on.',
+    f'write there; {advice}.',
   )
 
 
@@ -192,12 +197,13 @@ def _in_a_sentence(kind: type[Exception], sentence: str) -> Iterator[None]:
     raise kind(f'{sentence} ({said})') from error
 
 
-def save(workdir: str, arrays: Any) -> str:
+def save(workdir: str, arrays: Any, *, advice: str = _RESUME) -> str:
   """Writes a tree of arrays to `<workdir>/checkpoint`, whole or not at all.
 
   Args:
     workdir: The run's folder.
     arrays: A pytree; `None` holes are kept.
+    advice: See `writing`.
 
   Returns:
     The checkpoint's path.
@@ -206,7 +212,7 @@ def save(workdir: str, arrays: Any) -> str:
     OSError: If it cannot be written.
   """
   path = os.path.join(os.path.abspath(workdir), 'checkpoint')
-  with writing(path), ocp.StandardCheckpointer() as checkpointer:
+  with writing(path, advice), ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(path, arrays, force=True)
   return path
 

@@ -48,6 +48,7 @@ def run(
   *,
   required: Sequence[str] = (),
   after_interrupt: str = '',
+  keep_programs: bool = True,
 ) -> None:
   """Parses flags and runs a command.
 
@@ -56,6 +57,7 @@ def run(
       traceback; so is that Ctrl-C stopped it.
     required: Flags that must be given, besides those that are defined so.
     after_interrupt: How to go on then, a sentence.
+    keep_programs: See `keep_compiled_programs`; not where compiling is timed.
   """
 
   def start(argv: Sequence[str]) -> None:
@@ -65,7 +67,8 @@ def run(
     # flag would not do: absl takes a default for INFO.)
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
-    keep_compiled_programs()
+    if keep_programs:
+      keep_compiled_programs()
     try:
       main()
     except _MENDABLE as error:

@@ -66,8 +66,10 @@ def compact_run(
 
   Raises:
     FileNotFoundError: If there is no such run.
+    OSError: If the folder cannot be written to.
   """
-  run = finished_run.load(workdir, num_images=256)
+  run = finished_run.load(workdir, num_images=max(_EXAMPLES, *batch_sizes))
+  artifacts.check_writable('--workdir', workdir)
   fn, params, masks, images = run.network, run.params, run.masks, run.images
   small = scl_jax.compact(
     fn, params, masks, images[:_EXAMPLES], drop_inputs=drop_inputs
@@ -94,7 +96,9 @@ def compact_run(
     'removed': dict(certificate.removed),
   }
   folder = os.path.join(workdir, 'compact')
-  checkpointing.save(folder, {'params': small.params})
+  checkpointing.save(
+    folder, {'params': small.params}, advice='then compact it again'
+  )
   for name, text in {
     'certificate.txt': f'{certificate}\n',
     'result.json': json.dumps(result, indent=2),

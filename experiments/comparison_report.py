@@ -14,7 +14,7 @@
 # ==============================================================================
 """Tables and the plot of a comparison."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import os
 from typing import Any
 
@@ -70,6 +70,14 @@ def summarise(report: Mapping[str, Any]) -> dict[tuple[str, float], Any]:
   return rows
 
 
+def settings(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """The fields of `config.compare` of which `results.json` holds more runs."""
+  return {
+    'methods': list(dict.fromkeys(point['method'] for point in points)),
+    'seeds': 1 + max(point['seed'] for point in points),
+  }
+
+
 def tables(report: Mapping[str, Any]) -> str:
   """Accuracies, and what else was measured, as Markdown."""
   rows = summarise(report)
@@ -122,7 +130,12 @@ def _plot(path: str, report: Mapping[str, Any]) -> None:
   figure = mpl_figure.Figure(figsize=(7, 4.5), layout='constrained')
   axes = figure.subplots()
   for index, method in enumerate(dict.fromkeys(m for m, _ in rows)):
-    mine = [row for (name, _), row in rows.items() if name == method]
+    # A density of 0 has no place on a logarithmic axis.
+    mine = [
+      row
+      for (name, _), row in rows.items()
+      if name == method and row['density'] > 0
+    ]
     mine.sort(key=lambda row: row['density'])
     axes.errorbar(
       [row['density'] for row in mine],

@@ -29,11 +29,11 @@ estimator and prints
 
 from collections.abc import Callable
 
-from absl import app
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import command_line
 from scl_jax import ste
 
 Derivative = Callable[[jax.Array], jax.Array]
@@ -127,11 +127,10 @@ def table() -> str:
   return '\n'.join(lines)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Prints the table."""
-  del argv
   print(table())
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

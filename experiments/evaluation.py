@@ -87,8 +87,18 @@ def decisions(
 
 
 def some_images(split: input_pipeline.Examples, number: int) -> jax.Array:
-  """The first images of a split, as a model takes them."""
+  """The first images of a split, as a model takes them.
+
+  Args:
+    split: Examples, at least one.
+    number: How many; a split of fewer is gone through again, as who asks for a
+      batch divides by its size.
+
+  Returns:
+    float32 [number, height, width, channels].
+  """
   images, _ = next(split.blocks(number))
+  images = np.resize(images, (number, *images.shape[1:]))
   return augmentation.scale(jnp.asarray(images), split.scaling)
 
 

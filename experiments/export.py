@@ -122,7 +122,7 @@ def bench(
     ImportError: Without numba.
   """
   run = finished_run.load(workdir, num_images=max(batch_sizes))
-  images = np.resize(run.images, (max(batch_sizes), *run.images.shape[1:]))
+  images = np.asarray(run.images)
   network = run.network, run.params, run.masks, images
   made = {n: engines.make(n, *network, batch_sizes) for n in engines.NAMES}
   found = {name: engine for name, engine in made.items() if engine is not None}

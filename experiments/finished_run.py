@@ -54,7 +54,7 @@ def load(workdir: str, *, num_images: int) -> FinishedRun:
 
   Args:
     workdir: The folder in which `train_and_evaluate` left its results.
-    num_images: How many test images to read.
+    num_images: How many test images to give, see `evaluation.some_images`.
 
   Returns:
     A `FinishedRun`.

@@ -144,7 +144,7 @@ def _front(front: reading.Front) -> dict[str, Any]:
       for row in front.rows
       if len(front.rows) <= _MOST_CARDS
     ],
-    'findings': [],
+    'findings': front.findings,
     'groups': _groups(('The front', [('front', spread, chart)])),
     'masks': {},
     'tables': [('All numbers', front.table)],

@@ -205,6 +205,7 @@ def _measure(
     ),
     'density_before_freeze': _density_before_freeze(run),
     'seconds': round(run.seconds, 1),
+    'findings': run.findings,
   }
 
 
@@ -218,10 +219,12 @@ def _density_before_freeze(run: train.Run) -> float:
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> str:
-  """Trains, writes the report, and returns the table."""
-  found = sweep(config, workdir)
+  """Trains, writes the report, and returns the table and what was found."""
+  points = sweep(config, workdir)['points']
   report_page.write(workdir)
-  return sweep_report.table(sweep_report.summarise(found['points']))
+  table = sweep_report.table(sweep_report.summarise(points))
+  found = sweep_report.findings(points)
+  return table + ''.join(f'Look into this: {finding}\n' for finding in found)
 
 
 if __name__ == '__main__':

@@ -75,26 +75,51 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     '|---|--:|--:|--:|--:|--:|',
   ]
   for row in rows:
-    asked = (
-      'dense'
-      if is_dense(row['field'], row['value'])
-      else f'density {100 * row["value"]:g} %'
-      if row['field'] == 'target_density'
-      else f'λ = {row["value"]:g}'
-    )
     accuracy = result_store.plus_minus(row['accuracy'], row['accuracy_std'])
     lines.append(
-      f'| {asked} | {row["density"]:.3g} % | {row["live"]:,.0f} | '
+      f'| {_asked(row)} | {row["density"]:.3g} % | {row["live"]:,.0f} | '
       f'{accuracy} % | '
       f'{row["seeds"]} | {row["seconds"]:.0f} |'
     )
   return '\n'.join(lines) + '\n'
 
 
+def findings(points: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What was found in the runs, each with the point that it is of."""
+  return [
+    f'{_asked(point)}, seed {point["seed"]}: {finding}'
+    for point in points
+    for finding in point.get('findings', [])  # which older points lack
+  ]
+
+
+def settings(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """The fields of a config that ask for these points."""
+  values = lambda field: list(
+    dict.fromkeys(p['value'] for p in points if p['field'] == field)
+  )
+  return {
+    'densities': values('target_density'),
+    'penalties': values('penalty'),
+    'seeds': 1 + max(point['seed'] for point in points),
+  }
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+  """What was asked for, in words."""
+  if is_dense(row['field'], row['value']):
+    return 'dense'
+  if row['field'] == 'target_density':
+    return f'density {100 * row["value"]:g} %'
+  return f'λ = {row["value"]:g}'
+
+
 def plot(
   rows: Sequence[Mapping[str, Any]], label: str, split: str
 ) -> mpl_figure.Figure:
   """Accuracy over density, and the dense network as a line.
+
+  A density of 0 has no place on a logarithmic axis, and is left out.
 
   Args:
     rows: From `summarise`.
@@ -107,7 +132,11 @@ def plot(
   figure = mpl_figure.Figure(figsize=(6, 4), layout='constrained')
   axes = figure.subplots()
   dense, sparse = (
-    [row for row in rows if is_dense(row['field'], row['value']) is kind]
+    [
+      row
+      for row in rows
+      if is_dense(row['field'], row['value']) is kind and row['density'] > 0
+    ]
     for kind in (True, False)
   )
   axes.errorbar(

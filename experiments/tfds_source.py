@@ -250,6 +250,11 @@ def _open_split(builder: Any, name: str, split: str) -> Source:
       f'{name!r} must have images with one class each; {keys[0]!r} and '
       f'{keys[1]!r} are {image} and {label}.'
     )
+  if not label.num_classes:
+    raise ValueError(
+      f'The metadata of {name!r} must say how many classes {keys[1]!r} has: '
+      'give its ClassLabel their number or names, and prepare it again.'
+    )
   if np.dtype(image.np_dtype) != np.uint8:
     raise ValueError(
       f'{name!r} has images of {np.dtype(image.np_dtype)}; only those of uint8 '

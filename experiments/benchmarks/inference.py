@@ -60,7 +60,6 @@ import os
 import tempfile
 from typing import Any, NamedTuple
 
-from absl import app
 from absl import flags
 from flax import linen as nn
 import jax
@@ -69,9 +68,11 @@ import numpy as np
 import tqdm
 
 from experiments import artifacts
+from experiments import command_line
 from experiments import engines
 from experiments import finished_run
 from experiments import models
+from experiments.benchmarks import preflight
 from experiments.models import layers
 import scl_jax
 
@@ -327,14 +328,18 @@ def sizes_table(results: Sequence[Mapping[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Measures, prints tables and writes them with the JSON."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
   sources = [
     *(('workdir', workdir) for workdir in _WORKDIR.value),
     *(('random', description) for description in _RANDOM.value),
   ]
+  if not sources:
+    raise ValueError(
+      'There is nothing to measure: give --workdir of a finished run, or '
+      '--random, such as vgg16:0.05.'
+    )
+  preflight.check_output(_OUTPUT.value)
   report: dict[str, Any] = {
     'command': artifacts.command('experiments.benchmarks.inference'),
     **artifacts.measured_on(),
@@ -344,10 +349,7 @@ def main(argv: list[str]) -> None:
     'results': [],
   }
   for source in tqdm.tqdm(sources, disable=None):
-    try:
-      rows = measure(source)
-    except (ValueError, FileNotFoundError) as error:
-      raise SystemExit(f'{type(error).__name__}: {error}') from error
+    rows = measure(source)
     report['results'] += rows
     print(f'\n{engines.table(rows)}', flush=True)
     if _OUTPUT.value:
@@ -364,5 +366,4 @@ def _write(path: str, report: Mapping[str, Any]) -> None:
 
 
 if __name__ == '__main__':
-  jax.config.config_with_absl()
-  app.run(main)
+  command_line.run(main, keep_programs=False)

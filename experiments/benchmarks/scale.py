@@ -43,17 +43,18 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import command_line
 from experiments import models
 from experiments import sharding
 from experiments import training_step
 from experiments.benchmarks import collectives
 from experiments.benchmarks import decoder
+from experiments.benchmarks import preflight
 from experiments.configs import imagenet_resnet50_scl
 import scl_jax
 from scl_jax import atomic
@@ -349,17 +350,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Compiles, prints the table and writes JSON."""
-  del argv
   if _ROW.value:
     print(json.dumps(row(*json.loads(_ROW.value))))
     return
+  preflight.check_output(_OUTPUT.value)
   rows = []
-  for name, shapes in MESHES.items():
-    if _ONLY.value and name not in _ONLY.value:
-      continue
-    for shape in shapes:
+  for name in preflight.selected(MESHES, _ONLY.value):
+    for shape in MESHES[name]:
       rows.append(row_in_process(name, shape))
       print(f'{name} on {shape}: done', flush=True)
   print(table(rows))
@@ -369,4 +368,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, keep_programs=False)

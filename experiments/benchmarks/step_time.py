@@ -41,7 +41,6 @@ import os
 import time
 from typing import Any
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
@@ -50,6 +49,8 @@ import optax
 import tqdm
 
 from experiments import artifacts
+from experiments import command_line
+from experiments.benchmarks import preflight
 from experiments.models import lenet
 from experiments.models import resnet
 import scl_jax
@@ -212,9 +213,10 @@ def _cross_entropy(logits: Any, labels: jax.Array) -> jax.Array:
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Measures, prints a table and writes JSON."""
-  del argv
+  preflight.check_output(_OUTPUT.value)
+  chosen = preflight.selected(networks(), _ONLY.value)
   report = {
     'command': artifacts.command('experiments.benchmarks.step_time'),
     'environment': {
@@ -228,10 +230,8 @@ def main(argv: list[str]) -> None:
     **artifacts.measured_on(),
     'networks': {},
   }
-  for name, arguments in networks().items():
-    if _ONLY.value and not any(part in name for part in _ONLY.value):
-      continue
-    table = measure(*arguments)
+  for name in chosen:
+    table = measure(*networks()[name])
     report['networks'][name] = table
     print(f'\n{name}')
     for variant, row in table.items():
@@ -251,4 +251,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, keep_programs=False)

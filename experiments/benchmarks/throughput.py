@@ -33,7 +33,6 @@ import json
 import time
 from typing import Any
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
@@ -43,6 +42,7 @@ import optax
 import tqdm
 
 from experiments import artifacts
+from experiments import command_line
 from experiments import feeds
 from experiments import initial
 from experiments import input_pipeline
@@ -51,6 +51,7 @@ from experiments import optimizers
 from experiments import rules
 from experiments import train
 from experiments import training_step
+from experiments.benchmarks import preflight
 from experiments.configs import cifar10
 from experiments.configs import default
 import scl_jax
@@ -237,18 +238,17 @@ def compile_seconds() -> dict[str, float]:
   return found
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Measures, prints a table and writes JSON."""
-  del argv
+  preflight.check_output(_OUTPUT.value)
+  chosen = preflight.selected(networks(), _ONLY.value)
   report: dict[str, Any] = {
     'command': artifacts.command('experiments.benchmarks.throughput'),
     **artifacts.measured_on(),
     'networks': {},
   }
-  for name, arguments in networks().items():
-    if _ONLY.value and not any(part in name for part in _ONLY.value):
-      continue
-    table = measure(*arguments, rounds=_ROUNDS.value)
+  for name in chosen:
+    table = measure(*networks()[name], rounds=_ROUNDS.value)
     report['networks'][name] = table
     print(f'\n{name}')
     for variant, row in table.items():
@@ -265,4 +265,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main, keep_programs=False)

@@ -36,7 +36,6 @@ import statistics
 import time
 from typing import Any
 
-from absl import app
 from absl import flags
 import jax
 import ml_collections
@@ -44,11 +43,13 @@ from ml_collections import config_flags
 import tqdm
 
 from experiments import artifacts
+from experiments import command_line
 from experiments import feeds
 from experiments import input_pipeline
 from experiments import models
 from experiments import together
 from experiments import training_step
+from experiments.benchmarks import preflight
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Epochs each way.', 1)
@@ -162,15 +163,11 @@ def _run_alone(
   return run
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Measures, prints and writes JSON."""
-  if len(argv) > 1:
-    raise app.UsageError(f'Unknown arguments: {argv[1:]}')
+  preflight.check_output(_OUTPUT.value)
   config = _CONFIG.value
-  try:
-    found = measure(config, _ROUNDS.value)
-  except (ValueError, FileNotFoundError) as error:
-    raise SystemExit(f'{type(error).__name__}: {error}') from error
+  found = measure(config, _ROUNDS.value)
   report = {
     'command': artifacts.command('experiments.benchmarks.together'),
     **artifacts.measured_on(),
@@ -186,6 +183,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  jax.config.config_with_absl()
-  flags.mark_flag_as_required('config')
-  app.run(main)
+  command_line.run(main, required=('config',), keep_programs=False)

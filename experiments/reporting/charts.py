@@ -223,16 +223,17 @@ def births_and_deaths(
 
 def front(
   rows: Sequence[Mapping[str, Any]], split: str, description: str
-) -> Spec:
+) -> Spec | None:
   """Accuracy against density, with error bars; the dense network as a line.
 
   Args:
-    rows: See `experiments.reporting.reading.Front`.
+    rows: See `experiments.reporting.reading.Front`; those of density 0 have no
+      place on a logarithmic axis, and are left out.
     split: The split that accuracies are of.
     description: What a screen reader says.
 
   Returns:
-    A specification.
+    A specification, or `None` if there is no row to draw.
   """
   sparse = [
     _with_ends(row)
@@ -240,6 +241,8 @@ def front(
     if row['method'] != 'dense' and row['density'] > 0
   ]
   dense = [_with_ends(row) for row in rows if row['method'] == 'dense']
+  if not sparse + dense:
+    return None
   # What fails altogether would flatten all the others.
   top = max(row['high'] for row in sparse + dense)
   low = max(min(row['low'] for row in sparse + dense), top - 12)

@@ -100,9 +100,10 @@ class Front(NamedTuple):
   """The runs of `experiments.sweep` or `experiments.compare`.
 
   Attributes:
-    config: What their configs share.
-    origin: Command, version of JAX, device and machine.
+    config: What their configs share, and what asks for all of them.
+    origin: Commands, version of JAX, device and machine.
     split: The split that accuracies are of.
+    findings: What was found in training, with the point that it is of.
     rows: One for each method and density: `method`, `asked`, `density` and
       `accuracy` in percent, `accuracy_std` (`None` of one seed), `seeds`.
     table: All that was measured, as Markdown.
@@ -111,6 +112,7 @@ class Front(NamedTuple):
   config: dict[str, Any]
   origin: dict[str, Any]
   split: str
+  findings: list[str]
   rows: list[dict[str, Any]]
   table: str
 
@@ -167,12 +169,17 @@ def _read_run(workdir: str) -> Run:
 
 def _read_front(workdir: str) -> Front:
   report = _json(workdir, 'results.json')
+  if 'commands' in report:  # of which older reports have one
+    report['command'] = '\n'.join(report['commands'])
   points = report.get('points') or [{}]
+  config, findings = report.get('config', {}), []
   if 'field' in points[0]:
     summary = sweep_report.summarise(points)
-    label = contenders.label_of(report['config']['method'])
+    label = contenders.label_of(config['method'])
     rows = [_sweep_row(row, label) for row in summary]
     table = sweep_report.table(summary)
+    config = {**config, **sweep_report.settings(points)}
+    findings = sweep_report.findings(points)
   elif 'asked' in points[0]:
     summary = comparison_report.summarise(report)
     rows = [
@@ -180,19 +187,22 @@ def _read_front(workdir: str) -> Front:
       for (method, asked), row in summary.items()
     ]
     table = comparison_report.tables(report)
+    plan = {**config.get('compare', {}), **comparison_report.settings(points)}
+    config = {**config, 'compare': plan}
   else:
     raise ValueError(
       f'{os.path.join(workdir, "results.json")} is neither of '
       'experiments.sweep nor of experiments.compare, or has no run yet.'
     )
   return Front(
-    config=report['config'],
+    config=config,
     origin={
       name: report[name]
       for name in ('command', 'jax', 'device', 'machine')
       if name in report
     },
     split=report.get('split', 'test'),
+    findings=findings,
     rows=[_without_nan(row) for row in rows],
     table=table,
   )

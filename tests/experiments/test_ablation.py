@@ -45,3 +45,26 @@ def test_a_folder_is_made_or_refused_before_any_training(tmp_path, monkeypatch):
 def test_bad_flags(tmp_path):
   with pytest.raises(ValueError, match='--seeds must be a whole number >= 1'):
     ablation.ablate(str(tmp_path), seeds=0, epochs=1)
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('result.json', r'holds a run of experiments\.main'),
+    ('results.json', 'holds the results of another experiment: give another'),
+  ],
+)
+def test_the_folder_of_something_else(tmp_path, monkeypatch, name, message):
+  (tmp_path / name).write_text('{"config": {}, "points": []}')
+  monkeypatch.setattr(ablation, 'measure', None)  # nothing is trained
+  monkeypatch.setattr(ablation.input_pipeline, 'load_dataset', None)
+  with pytest.raises(ValueError, match=message):
+    ablation.ablate(str(tmp_path), seeds=1, epochs=1)
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_committed_results_are_added_to():
+  """Although they are older than what a report says today."""
+  path = 'experiments/results/mnist_lenet300_ablation/results.json'
+  report = ablation.load(path, 6)
+  assert report['density 0.01'].keys() == ablation.variants().keys()

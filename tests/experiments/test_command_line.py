@@ -63,6 +63,12 @@ def test_unknown_fields(flag, expected):
   assert expected in message
 
 
+def test_a_command_without_arguments():
+  process = run('junk', module='estimators')
+  assert process.returncode == 1
+  assert "Unknown arguments: ['junk']" in process.stderr + process.stdout
+
+
 def test_known_fields():
   argv = ['main.py', '--config.epochs=3', '--config.consensus.activity=0.6']
   assert command_line._unknown_field(argv, CONFIG) is None

@@ -72,6 +72,43 @@ def test_a_run_is_compacted(tmp_path):
   assert all(row['compact_ms'] > 0 for row in result['latency'])
 
 
+def test_a_split_of_fewer_images_than_a_batch(tmp_path, monkeypatch):
+  """MACs are of one example, and what is called a batch of 32 is one."""
+  write_run(tmp_path)
+  whole = input_pipeline.load_dataset('digits')
+  few = whole._replace(test=whole.test.take(slice(20)))
+  monkeypatch.setattr(input_pipeline, 'from_config', lambda _: few)
+  timed = []
+
+  def latencies(networks, images, rounds):
+    del networks, rounds
+    timed.append(len(images))
+    return {}
+
+  monkeypatch.setattr(compact, 'latencies', latencies)
+  _, result = compact.compact_run(str(tmp_path), batch_sizes=(1, 32, 300))
+  assert timed == [1, 32, 300]
+  assert result['macs_before'] == 64 * 300 + 300 * 100 + 100 * 10
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+  """It is said before anything is compacted, and no --resume is advised."""
+  write_run(tmp_path)
+
+  class Full:
+    def __init__(self):
+      raise RuntimeError('no space')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpointing.ocp, 'StandardCheckpointer', Full)
+    with pytest.raises(OSError, match=r'write there; then compact .*no space'):
+      compact.compact_run(str(tmp_path), batch_sizes=(1,), rounds=1)
+  monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
+  monkeypatch.setattr(scl_jax, 'compact', None)
+  with pytest.raises(PermissionError, match=r'--workdir: .* cannot be written'):
+    compact.compact_run(str(tmp_path))
+
+
 def test_no_run(tmp_path):
   with pytest.raises(FileNotFoundError, match='train first'):
     compact.compact_run(str(tmp_path))

@@ -34,11 +34,14 @@ def short_config(**fields):
 def test_each_network_once(tmp_path, monkeypatch):
   ways = {name: compaction.WAYS[name] for name in ('features', 'mixed')}
   monkeypatch.setattr(compaction, 'WAYS', ways)
-  report = compaction.experiment(short_config(), str(tmp_path))
+  # Fewer images than a batch has.
+  config = short_config(validation_size=8)
+  report = compaction.experiment(config, str(tmp_path))
   assert report['split'] == 'validation'
   points = {p['way']: p for p in report['points']}
   assert points.keys() == ways.keys()
   for point in points.values():
+    assert point['macs_before'] == 64 * 300 + 300 * 100 + 100 * 10
     assert point['params_after'] < point['params_before']
     assert point['difference32'] < 1e-5
     inputs = {int(shape.split('x')[0]) for shape in point['shapes']}
@@ -46,7 +49,7 @@ def test_each_network_once(tmp_path, monkeypatch):
   # Whole features leave less than as many scattered connections do.
   assert points['features']['macs_after'] < points['mixed']['macs_after']
   monkeypatch.setattr(compaction, 'measure', None)
-  assert compaction.experiment(short_config(), str(tmp_path)) == report
+  assert compaction.experiment(config, str(tmp_path)) == report
   assert json.loads((tmp_path / 'results.json').read_text()) == report
   assert (tmp_path / 'table.md').read_text() == compaction.table(report)
 

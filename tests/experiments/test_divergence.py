@@ -21,6 +21,7 @@ import pytest
 
 from experiments import recording
 from experiments import report
+from experiments import sweep
 from experiments import train
 from experiments.configs import digits_mlp_scl
 from experiments.reporting import reading
@@ -65,6 +66,28 @@ def test_a_run_that_diverges(tmp_path):
   assert 'loss' not in run.history[-1]
   with open(report.write(str(tmp_path)), encoding='utf-8') as file:
     assert 'The loss is not finite' in file.read()
+
+
+def test_a_sweep_of_which_a_point_diverges(tmp_path):
+  config = digits_mlp_scl.get_config()
+  config.update(
+    optimizer='sgd',
+    learning_rate=1e30,
+    batch_size=256,
+    epochs=1,
+    densities=(0.1,),
+    seeds=1,
+    together=False,
+  )
+  text = sweep.main(config, str(tmp_path))
+  last = text.splitlines()[-1]
+  assert last.startswith(
+    'Look into this: density 10 %, seed 0: The loss is not finite from step '
+  )
+  (point,) = json.loads((tmp_path / 'results.json').read_text())['points']
+  assert last.endswith(point['findings'][0])
+  page = (tmp_path / 'report.html').read_text(encoding='utf-8')
+  assert 'density 10 %, seed 0: The loss is not finite' in page
 
 
 @pytest.mark.parametrize(

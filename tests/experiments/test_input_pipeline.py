@@ -100,6 +100,17 @@ def test_keys_that_the_metadata_do_not_tell(tmp_path, monkeypatch):
   assert dataset.train.labels.tolist() == [2, 0]
 
 
+def test_classes_that_the_metadata_do_not_count(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  image = np.full((6, 5, 3), 7, np.uint8)
+  splits = {'train': [(image, 2)], 'test': [(image, 1)]}
+  tfds_files.write(tmp_path, splits, num_classes=0)
+  with pytest.raises(
+    ValueError, match="metadata of 'tiny' must say how many classes 'label' has"
+  ):
+    input_pipeline.load_dataset('tiny')
+
+
 def test_data_set_that_is_not_there(tmp_path, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
   with pytest.raises(FileNotFoundError) as error:

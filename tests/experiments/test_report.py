@@ -15,6 +15,7 @@
 """The report: what it shows, that it escapes, and the pictures in it."""
 
 import base64
+import html
 import html.parser
 import io
 import itertools
@@ -31,6 +32,7 @@ import vl_convert
 
 from experiments import mask_history
 from experiments import report
+from experiments import sweep_report
 from experiments.configs import digits_mlp_scl
 from experiments.reporting import charts
 from experiments.reporting import pictures
@@ -205,7 +207,12 @@ POINT = {'live': 3, 'seconds': 1.0, 'density': 0.1}
 
 
 @pytest.mark.parametrize('kind', ['sweep', 'compare'])
-def test_many_runs(tmp_path, kind):
+@pytest.mark.parametrize(
+  'origin',
+  [{'commands': ['the command', 'and another']}, {'command': 'the command'}],
+  ids=['', 'older'],
+)
+def test_many_runs(tmp_path, kind, origin):
   key = (
     {'field': 'target_density', 'value': 0.1}
     if kind == 'sweep'
@@ -224,7 +231,9 @@ def test_many_runs(tmp_path, kind):
     'dataset': 'digits',
     'epochs': 3,
   }
-  results = {'command': 'the command', 'config': config, 'points': points}
+  if kind == 'compare':
+    config['compare'] = {'trials': {}}
+  results = {**origin, 'config': config, 'points': points}
   (tmp_path / 'results.json').write_text(json.dumps(results))
   report.write(str(tmp_path))
   text, page = page_of(tmp_path)
@@ -233,10 +242,42 @@ def test_many_runs(tmp_path, kind):
   assert row['low'] == pytest.approx(96.0)
   assert row['high'] == pytest.approx(98.0)
   assert row['shown'] == '97.00 ± 1.00 %'
-  assert 'the command' in text
+  commands = '\n'.join(origin.get('commands', ['the command']))
+  assert f'<pre tabindex="0">{commands}</pre>' in text
   assert 'masks' not in page.ids
   svg = vl_convert.vegalite_to_svg({**specs['front'], 'width': 300})
   assert 'live connections (%)' in svg
+  # And what the commands may leave to a config file.
+  asked = (
+    {'densities': [0.1], 'penalties': [], 'seeds': 3}
+    if kind == 'sweep'
+    else {'compare': {'trials': {}, 'methods': ['scl'], 'seeds': 3}}
+  )
+  front = reading.read(str(tmp_path))
+  assert isinstance(front, reading.Front)
+  assert front.config == {**config, **asked}
+  assert json.dumps(front.config, indent=2) in html.unescape(text)
+
+
+def test_no_point_has_a_live_connection(tmp_path):
+  """A logarithmic axis has no place for any."""
+  point = {
+    'field': 'penalty', 'value': 100.0, 'seed': 0, 'accuracy': 0.1,
+    'density': 0.0, 'live': 0, 'seconds': 1.0,
+    'findings': ['Nothing is <left>.'],
+  }  # fmt: skip
+  config = {'method': 'scl', 'model': 'm', 'dataset': 'd', 'epochs': 1}
+  results = {'split': 'test', 'config': config, 'points': [point]}
+  (tmp_path / 'results.json').write_text(json.dumps(results))
+  sweep_report.write(str(tmp_path), results)
+  assert (tmp_path / 'front.png').exists()
+  report.write(str(tmp_path))
+  text, page = page_of(tmp_path)
+  assert page.scripts['charts'] == '{}'
+  assert (
+    '| λ = 100 | 0 % | 0 | 10.00 % |' in (tmp_path / 'table.md').read_text()
+  )
+  assert 'λ = 100, seed 0: Nothing is &lt;left&gt;.' in text
 
 
 def test_one_seed_has_no_error_bar():
@@ -252,9 +293,10 @@ def test_one_seed_has_no_error_bar():
 def test_nothing_to_show(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'neither result\.json nor'):
     report.write(str(tmp_path))
-  (tmp_path / 'results.json').write_text('{"config": {}, "points": []}')
-  with pytest.raises(ValueError, match=r'neither of experiments\.sweep'):
-    report.write(str(tmp_path))
+  for text in ('{"config": {}, "points": []}', '{"epochs": 6}'):
+    (tmp_path / 'results.json').write_text(text)
+    with pytest.raises(ValueError, match=r'neither of experiments\.sweep'):
+      report.write(str(tmp_path))
   assert not (tmp_path / 'report.html').exists()
 
 

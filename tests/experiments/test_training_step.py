@@ -146,6 +146,18 @@ def test_accuracy(batch):
     evaluation.accuracy(model, state.params, split.take(slice(0)))
 
 
+def test_as_many_images_as_asked_for(batch):
+  """Of a split that has fewer, the first ones again."""
+  split = input_pipeline.Split(*(np.asarray(x) for x in batch))
+  for number in (5, 12, 30):
+    rows = np.arange(number) % 12
+    np.testing.assert_allclose(
+      evaluation.some_images(split, number),
+      split.images[rows] / 255,
+      rtol=1e-6,
+    )
+
+
 def test_the_step_decides_the_augmentation(batch):
   step, state = step_of(Small(), batch, crop_padding=2, flip=True)
   _, first = step(state, (), batch)
