@@ -163,7 +163,7 @@ def load(path: str, epochs: int) -> dict[str, Any]:
     _config(0, epochs),
     module='experiments.ablation',
     # The rule is that of a variant.
-    ignore=('seed', 'penalty', 'target_density', 'scl'),
+    ignore=('penalty', 'target_density', 'scl'),
     empty=empty,
   )
 

@@ -114,8 +114,7 @@ def check_workdir(workdir: str) -> None:
       'those of many runs would replace: give another --workdir.'
     )
   os.makedirs(workdir, exist_ok=True)
-  if not os.access(workdir, os.W_OK | os.X_OK):
-    raise PermissionError(f'--workdir={workdir} cannot be written to.')
+  artifacts.check_writable('--workdir', workdir)
 
 
 def save(workdir: str, report: Mapping[str, Any]) -> None:

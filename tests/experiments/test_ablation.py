@@ -38,7 +38,7 @@ def test_a_folder_is_made_or_refused_before_any_training(tmp_path, monkeypatch):
   with pytest.raises(NotADirectoryError):
     ablation.ablate(str(tmp_path / 'file' / 'run'), seeds=1, epochs=1)
   monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
-  with pytest.raises(PermissionError, match=r'--workdir=.* cannot be written'):
+  with pytest.raises(PermissionError, match=r'--workdir: .* cannot be written'):
     ablation.ablate(str(tmp_path), seeds=1, epochs=1)
 
 

@@ -131,7 +131,7 @@ def test_a_folder_is_made_or_refused_before_any_training(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'access', lambda *_: False)  # root may write anywhere
   for folder in (tmp_path, tmp_path / 'new' / 'folder'):
     with pytest.raises(
-      PermissionError, match=r'--workdir=.* cannot be written'
+      PermissionError, match=r'--workdir: .* cannot be written'
     ):
       load(folder, default.get_config())
 
