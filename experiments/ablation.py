@@ -143,21 +143,17 @@ def load(path: str, epochs: int) -> dict[str, Any]:
     f'density {_DENSITY}': {},
     f'penalty {_PENALTY}': {},
   }
-  if os.path.exists(path):
-    report = artifacts.read_json(path)
-    if not empty.keys() <= report.keys():
-      raise ValueError(
-        f'{path} holds the results of another experiment: give another '
-        '--workdir.'
-      )
-    if report['epochs'] != epochs:
-      raise ValueError(
-        f'{path} holds runs of {report["epochs"]} epochs, which do not '
-        f'compare with runs of {epochs}: give --epochs={report["epochs"]}, '
-        'or another --workdir.'
-      )
-    if 'config' not in report:  # it is older than that field
-      return report
+  report = artifacts.read_json(path) if os.path.exists(path) else {}
+  is_ours = report.keys() >= empty.keys()
+  if is_ours and report['epochs'] != epochs:
+    raise ValueError(
+      f'{path} holds runs of {report["epochs"]} epochs, which do not compare '
+      f'with runs of {epochs}: give --epochs={report["epochs"]}, or another '
+      '--workdir.'
+    )
+  if is_ours and 'config' not in report:  # it is older than that field
+    result_store.check_workdir(os.path.dirname(path))
+    return report
   return result_store.load(
     os.path.dirname(path),
     _config(0, epochs),
@@ -186,7 +182,6 @@ def ablate(workdir: str, *, seeds: int, epochs: int) -> str:
   """
   checks.check_whole('--seeds', seeds, 1)
   checks.check_whole('--epochs', epochs, 1)
-  result_store.check_workdir(workdir)
   path = os.path.join(workdir, 'results.json')
   report = load(path, epochs)
   dataset = input_pipeline.load_dataset(

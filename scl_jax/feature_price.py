@@ -77,7 +77,7 @@ def relative_prices(
 
 
 def _input_axes(outputs: features.Axes, rank: int) -> features.Axes:
-  """The axis before the last outputs, and those before it: of a stack."""
+  """The axis before the last run of outputs; outputs before it are a stack."""
   if not outputs:
     return ()
   first = outputs[-1]

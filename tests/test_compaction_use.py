@@ -14,9 +14,10 @@
 # ==============================================================================
 """Tests of compaction: frameworks, transformations, what must stay."""
 
-import functools
-from typing import NamedTuple
-
+from dead_units import KEEP
+from dead_units import X
+from dead_units import close
+from dead_units import net
 import equinox as eqx
 from flax import linen as nn
 from flax import nnx
@@ -26,29 +27,9 @@ from jax import export
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import scl_jax
-
-X = jax.random.normal(jax.random.key(0), (4, 6))
-KEEP = jnp.array([1.0, 0.0, 1.0, 1.0, 0.0])  # of five hidden units
-
-
-def net(activation=jnp.tanh):
-  rng = np.random.default_rng(0)
-  params = {
-    'w': jnp.asarray(rng.normal(size=(6, 5)) * KEEP, jnp.float32),
-    'b': jnp.asarray(rng.normal(size=5), jnp.float32),
-    'v': jnp.asarray(rng.normal(size=(5, 2)), jnp.float32),
-    'c': jnp.asarray(rng.normal(size=2), jnp.float32),
-  }
-  fn = lambda p, x: activation(x @ p['w'] + p['b']) @ p['v'] + p['c']
-  return fn, params
-
-
-def close(a, b, **kwargs):
-  np.testing.assert_allclose(a, b, **{'atol': 1e-5, **kwargs})
 
 
 def test_constants_go_into_the_bias():
@@ -309,100 +290,6 @@ def test_libraries(library):
   )
 
 
-@pytest.mark.parametrize('granularity', ['connection', 'feature'])
-def test_training_goes_on_in_the_small_model(granularity):
-  """The next steps are those of the large model, as dead features stay dead."""
-  fn, params = net()
-  tx = scl_jax.sparsify(
-    optax.adam(1e-2),
-    scl_jax.scl(
-      target_density=0.4, freeze_step=1, granularity=granularity, prunable='w|v'
-    ),
-  )
-  state = tx.init(params)
-  target = jnp.ones((4, 2))
-
-  @functools.partial(jax.jit, static_argnums=0)
-  def step(f, params, state):
-    grads = jax.grad(lambda p: ((f(p, X) - target) ** 2).mean())(params)
-    updates, state = tx.update(grads, state, params)
-    return optax.apply_updates(params, updates), state
-
-  for _ in range(3):
-    params, state = step(fn, params, state)
-  small = scl_jax.compact(fn, params, scl_jax.get_masks(state), X)
-  small_params, small_state = small.params, small.carry(state)
-  before = jax.tree.map(jnp.shape, small_params)
-  close(small.fn(small_params, X), fn(params, X))
-  small_params, small_state = step(small.fn, small_params, small_state)
-  assert jax.tree.map(jnp.shape, small_params) == before
-  masks = scl_jax.get_masks(small_state)
-  assert masks['w'].shape == small_params['w'].shape
-  params, _ = step(fn, params, state)
-  for index, name in enumerate(sorted(params)):
-    if name != 'c':  # which holds the constants as well
-      kept = np.asarray(params[name])[np.ix_(*small.fn.kept[index])]
-      close(small_params[name], kept, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-  'target',
-  [
-    {'target_density': 0.2},
-    {'target_density': {'.*': 0.2}},
-    {'target_macs': 0.2, 'costs': {'v': 3.0, 'w': 2.0}},
-  ],
-)
-def test_the_target_stays_what_it_was_of_the_large_model(target):
-  """Half of the units die: the goal is as many connections as before."""
-  keys = jax.random.split(jax.random.key(0), 2)
-  params = {
-    'v': jax.random.normal(keys[0], (16, 5)),
-    'w': jax.random.normal(keys[1], (6, 16)),
-  }
-  fn = lambda p, x: jnp.tanh(x @ p['w']) @ p['v']
-  rule = scl_jax.scl(freeze_step=40, prunable='v|w', **target)
-  tx = scl_jax.sparsify(optax.sgd(0.1), rule)
-
-  @functools.partial(jax.jit, static_argnums=0)
-  def step(f, params, state):
-    grads = jax.grad(lambda p: (f(p, X) ** 2).mean())(params)
-    updates, state = tx.update(grads, state, params)
-    return optax.apply_updates(params, updates), state
-
-  params, state = step(fn, params, tx.init(params))
-  inner = state.rule_state
-  closed = {
-    'v': inner.mask_params['v'].at[8:].set(-0.3),
-    'w': inner.mask_params['w'].at[:, 8:].set(-0.3),
-  }
-  state = state._replace(rule_state=inner._replace(mask_params=closed))
-  params, state = step(fn, params, state)
-  masks = scl_jax.get_masks(state)
-  small = scl_jax.compact(fn, params, masks, X)
-  assert small.params['w'].shape == (6, 8)
-  other = small.params, small.carry(state)
-
-  _, large = step(fn, params, state)
-  other = step(small.fn, *other)
-  assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
-  for name in ('density', 'integral'):
-    jax.tree.map(
-      assert_close,
-      getattr(other[1].rule_state.control_state, name),
-      getattr(large.rule_state.control_state, name),
-    )
-  for _ in range(45):
-    other = step(small.fn, *other)
-  live = jax.tree.map(jnp.sum, scl_jax.get_masks(other[1]))
-  if 'costs' in target:
-    spent = 3 * live['v'] + 2 * live['w']
-    assert 0 <= 0.2 * (3 * 80 + 2 * 96) - spent < 3
-  else:
-    # Of 80 and of 96 connections, where each layer has a target of its own.
-    assert live['v'] + live['w'] == 35
-
-
 def test_strict_promotion():
   _, params = net()
   strict = lambda p, x: jnp.tanh(x @ p['w'] + p['b'][None]) @ p['v']
@@ -440,26 +327,3 @@ def test_another_shape_where_it_does_not_hold():
   if small.certificate.removed:
     with pytest.raises(ValueError, match='compact the model again'):
       small.fn(small.params, long)
-
-
-class Head(NamedTuple):
-  w: jax.Array
-
-
-class Named(NamedTuple):
-  mu: Head
-  w: jax.Array
-
-
-def test_moments_go_with_their_own_weight():
-  """The path of Adam's first moment of `w` ends like the weight `mu.w`."""
-  rng = np.random.default_rng(0)
-  first, second = jnp.asarray(rng.normal(size=(2, 5, 5)), jnp.float32)
-  params = Named(Head(first * KEEP), second)
-  fn = lambda p, x: jnp.tanh(x @ p.mu.w) @ p.w
-  small = scl_jax.compact(fn, params, None, X[:, :5])
-  state = optax.adam(0.1).init(params)[0]._replace(mu=params, nu=params)
-  carried = small.carry(state)
-  for moments in (carried.mu, carried.nu):
-    close(moments.mu.w, first[:, KEEP > 0])
-    close(moments.w, second[KEEP > 0])

@@ -14,7 +14,7 @@
 # ==============================================================================
 r"""SCL, gradual magnitude, LAMP and RigL on ResNet-8 and CIFAR-10, in 6 epochs.
 
-Small enough for two CPU cores: a run takes about 2 minutes of one.
+Small enough for two CPU cores: a run takes about 2 minutes of a quiet one.
 
 Run it with:
 

@@ -51,7 +51,10 @@ def test_bad_flags(tmp_path):
   ('name', 'message'),
   [
     ('result.json', r'holds a run of experiments\.main'),
-    ('results.json', 'holds the results of another experiment: give another'),
+    (
+      'results.json',
+      r'holds results of .*, not of experiments\.ablation: give another',
+    ),
   ],
 )
 def test_the_folder_of_something_else(tmp_path, monkeypatch, name, message):
