@@ -35,6 +35,7 @@ import tqdm
 
 from experiments import artifacts
 from experiments import command_line
+from experiments import findings
 from experiments import input_pipeline
 from experiments import models
 from experiments import result_store
@@ -85,7 +86,7 @@ def measure(
   arguments: dict[str, Any],
   seed: int,
   epochs: int,
-) -> dict[str, float]:
+) -> dict[str, Any]:
   """Trains one variant; returns its validation accuracy and density."""
   config = _config(seed, epochs)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
@@ -99,6 +100,7 @@ def measure(
     'seed': seed,
     'accuracy': train.accuracy(model, run.state.params, dataset.validation),
     'density': float(scl_jax.density(scl_jax.get_masks(run.state.opt_state))),
+    'findings': run.findings,
   }
 
 
@@ -110,7 +112,7 @@ def _config(seed: int, epochs: int) -> ml_collections.ConfigDict:
   return config
 
 
-def table(rows: dict[str, list[dict[str, float]]]) -> str:
+def table(rows: dict[str, list[dict[str, Any]]]) -> str:
   """Mean and sample standard deviation of each variant, as Markdown."""
   lines = ['| variant | accuracy | density |', '|---|--:|--:|']
   for name, points in rows.items():
@@ -173,7 +175,7 @@ def ablate(workdir: str, *, seeds: int, epochs: int) -> str:
     epochs: Of each run.
 
   Returns:
-    Both tables.
+    Both tables, and what was found in the runs.
 
   Raises:
     ValueError: If a number is no whole one, the folder holds a single run, or
@@ -209,14 +211,21 @@ def ablate(workdir: str, *, seeds: int, epochs: int) -> str:
     f'At {block}:\n\n{table(report[block])}' for block in setting
   )
   artifacts.write_text(os.path.join(workdir, 'table.md'), text + '\n')
-  return text
+  found = [
+    finding
+    for block in setting
+    for name, points in report[block].items()
+    for finding in findings.of_runs(points, lambda _, name=name: name)
+  ]
+  return text + '\n' + findings.to_text(found)
 
 
 def main() -> None:
   """Trains, and prints both tables."""
   values = flags.FLAGS
   with artifacts.alone(values.workdir):
-    print(ablate(values.workdir, seeds=values.seeds, epochs=values.epochs))
+    text = ablate(values.workdir, seeds=values.seeds, epochs=values.epochs)
+    print(text, end='')
 
 
 if __name__ == '__main__':

@@ -44,6 +44,7 @@ from experiments import command_line
 from experiments import compact
 from experiments import config_checks
 from experiments import evaluation
+from experiments import findings
 from experiments import input_pipeline
 from experiments import models
 from experiments import result_store
@@ -84,8 +85,8 @@ def experiment(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, a density is bad, or the workdir
-      holds the results of another config.
+    ValueError: If there is nothing to do, a density is bad, the workdir holds
+      the results of another config, or a run diverges.
   """
   densities = config_checks.as_shares('config.densities', config.densities)
   config_checks.check_distinct('config.densities', densities)
@@ -154,6 +155,7 @@ def measure(
     dataset.without_validation(),
     make_rule=lambda num_steps: rules.rule_of(config, num_steps, **arguments),
   )
+  train.check_finite(run, f'{_name(way, density)}, seed {seed}')
   split = dataset.validation if config.validation_size else dataset.test
   params, model_state = run.state.params, run.state.model_state
   masks = train.get_masks(config, run.state)
@@ -174,6 +176,7 @@ def measure(
     'way': way,
     'value': density,
     'seed': seed,
+    'findings': run.findings,
     'accuracy': train.accuracy(model, params, split, model_state),
     'density': float(scl_jax.density(masks)),
     'params_before': certificate.params_before,
@@ -238,7 +241,18 @@ def _mean(values: Iterable[float]) -> float:
   return float(np.mean(list(values)))
 
 
-if __name__ == '__main__':
-  command_line.run_experiment(
-    lambda config, workdir: table(experiment(config, workdir))
+def main(config: ml_collections.ConfigDict, workdir: str) -> str:
+  """Trains, and returns the table and what was found."""
+  report = experiment(config, workdir)
+  found = findings.of_runs(
+    report['points'], lambda point: _name(point['way'], point['value'])
   )
+  return table(report) + findings.to_text(found)
+
+
+def _name(way: str, density: float) -> str:
+  return f'{way}, density {100 * density:g} %'
+
+
+if __name__ == '__main__':
+  command_line.run_experiment(main)

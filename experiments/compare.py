@@ -48,6 +48,7 @@ from experiments import command_line
 from experiments import comparison_report
 from experiments import config_checks
 from experiments import contenders
+from experiments import findings
 from experiments import input_pipeline
 from experiments import models
 from experiments import report as report_page
@@ -186,6 +187,7 @@ def measure(
     'speedup': dense_macs / max(live_macs, 1.0),
     'training_cost': (sparse_share + dense_share) / 3,
     'seconds': round(trained.seconds, 1),
+    'findings': trained.findings,
   }
 
 
@@ -369,10 +371,11 @@ def _load(
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> str:
-  """Trains, writes the report, and returns the tables."""
-  found = compare(config, workdir)
+  """Trains, writes the report, and returns the tables and what was found."""
+  done = compare(config, workdir)
   report_page.write(workdir)
-  return comparison_report.tables(found)
+  found = comparison_report.findings(done['points'])
+  return comparison_report.tables(done) + findings.to_text(found)
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments import artifacts
 from experiments import contenders
+from experiments import findings as findings_lib
 from experiments import result_store
 
 # A density further from the one asked for than this is marked.
@@ -76,6 +77,16 @@ def settings(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     'methods': list(dict.fromkeys(point['method'] for point in points)),
     'seeds': 1 + max(point['seed'] for point in points),
   }
+
+
+def findings(points: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What was found in the final runs, each with the run that it is of."""
+  return findings_lib.of_runs(
+    points,
+    lambda point: (
+      f'{contenders.get(point["method"]).label} at {100 * point["asked"]:g} %'
+    ),
+  )
 
 
 def tables(report: Mapping[str, Any]) -> str:

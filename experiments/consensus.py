@@ -50,6 +50,7 @@ from experiments import compact
 from experiments import config_checks
 from experiments import evaluation
 from experiments import filters
+from experiments import findings
 from experiments import gating
 from experiments import input_pipeline
 from experiments import models
@@ -80,8 +81,8 @@ def consensus(
 
   Raises:
     ValueError: If there is nothing to do, a method is unknown, a share is bad,
-      something is named twice, the model has no gates, or the workdir holds the
-      results of another config.
+      something is named twice, the model has no gates, the workdir holds the
+      results of another config, or a run diverges.
   """
   methods = tuple(config.methods) or METHODS
   if not set(methods) <= set(METHODS):
@@ -146,16 +147,19 @@ def train_point(
   config.method, config.seed = method, seed
   config.target_density = None if method in rules.WITHOUT_MASKS else share
   config.consensus.target = share
+  name = f'{_name(method, share)}, seed {seed}'
   gated = models.create_model(config.model, dataset.num_classes, config.dtype)
   full = gated.without_gates()
   if method == 'consensus':
     run = train.fit(config, gated, dataset)
+    train.check_finite(run, name)
     static = gating.extract(gated, run.state, dataset, config.consensus)
     small, measured = static.small, static.report
     measured.pop('closed')
   else:
     make_rule = lambda num_steps: _rule(config, full, num_steps)
     run = train.fit(config, full, dataset, make_rule=make_rule)
+    train.check_finite(run, name)
     variables = {'params': run.state.params, **run.state.model_state}
     small, measured = gating.small_network(full, variables, dataset, full)
   images = evaluation.some_images(dataset.test, _BATCH_SIZE)
@@ -174,6 +178,7 @@ def train_point(
     **measured,
     **latencies,
     'seconds': round(run.seconds, 1),
+    'findings': run.findings + measured.get('findings', []),
   }
 
 
@@ -242,7 +247,18 @@ def _accuracy(points: Sequence[Mapping[str, Any]], field: str) -> str:
   return f'{result_store.plus_minus(*found)} %'
 
 
-if __name__ == '__main__':
-  command_line.run_experiment(
-    lambda config, workdir: table(consensus(config, workdir))
+def main(config: ml_collections.ConfigDict, workdir: str) -> str:
+  """Trains, and returns the table and what was found."""
+  report = consensus(config, workdir)
+  found = findings.of_runs(
+    report['points'], lambda point: _name(point['method'], point['share'])
   )
+  return table(report) + findings.to_text(found)
+
+
+def _name(method: str, share: float) -> str:
+  return f'{method}, share {share:g}'
+
+
+if __name__ == '__main__':
+  command_line.run_experiment(main)

@@ -112,6 +112,7 @@ class Trained(NamedTuple):
     mean_density: The density, averaged over the points of training at which
       metrics were taken.
     seconds: Wall-clock time of training.
+    findings: See `train.Run`; of NNrelief those of all its trainings.
   """
 
   params: Any
@@ -119,6 +120,7 @@ class Trained(NamedTuple):
   masks: Any
   mean_density: float
   seconds: float
+  findings: list[str]
 
 
 def get(name: str) -> Contender:
@@ -282,6 +284,7 @@ def run(
     masks=train.get_masks(config, done.state),
     mean_density=_mean(point['density'] for point in done.history),
     seconds=done.seconds,
+    findings=done.findings,
   )
 
 
@@ -332,6 +335,9 @@ def _run_nnrelief(
       point['density'] for stage in stages for point in stage.run.history
     ),
     seconds=sum(stage.run.seconds for stage in stages),
+    findings=list(
+      dict.fromkeys(f for stage in stages for f in stage.run.findings)
+    ),
   )
 
 

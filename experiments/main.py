@@ -32,6 +32,7 @@ from ml_collections import config_flags
 
 from experiments import artifacts
 from experiments import command_line
+from experiments import findings
 from experiments import hosts
 from experiments import interruption
 from experiments import report
@@ -103,8 +104,7 @@ def main() -> None:
       f'{result["macs"] / result["dense_macs"]:.2%} of MACs, '
       f'{result["params"] / result["dense_params"]:.2%} of parameters left'
     )
-  for finding in result['findings']:
-    print(f'Look into this: {finding}')
+  print(findings.to_text(result['findings']), end='')
   if _CONFIG.value.distributed:
     # Reading a checkpoint would wait for the other processes.
     print(

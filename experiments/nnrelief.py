@@ -38,13 +38,13 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import tqdm
 
 from experiments import artifacts
 from experiments import command_line
 from experiments import config_checks
+from experiments import findings
 from experiments import input_pipeline
 from experiments import models
 from experiments import nnrelief_report
@@ -146,8 +146,6 @@ def measure(
   model_state = stage.run.state.model_state
   split = dataset.validation if config.validation_size else dataset.test
   masks = stage.masks
-  if masks is None:
-    masks = jax.tree.map(jnp.ones_like, params)
   kernels = jax.tree.map(
     lambda _, chosen, mask: mask if chosen else None,
     params,
@@ -161,6 +159,7 @@ def measure(
     'density': float(scl_jax.density(kernels)),
     'live': _live(kernels),
     'live_parameters': _live(masks),
+    'findings': stage.run.findings,
     'layers': {
       path: round(float(density), 6)
       for path, density in tree_lib.zip_leaves(scl_jax.layer_density(kernels))
@@ -204,10 +203,16 @@ def _shares(config: ml_collections.ConfigDict) -> list[tuple[float, float]]:
   return shares
 
 
-def _run(config: ml_collections.ConfigDict, workdir: str) -> str:
-  report = experiment(config, workdir)
-  return nnrelief_report.table(nnrelief_report.summarise(report['points']))
+def main(config: ml_collections.ConfigDict, workdir: str) -> str:
+  """Trains, and returns the table and what was found."""
+  points = experiment(config, workdir)['points']
+  name = lambda point: (
+    f'α = {point["alpha"]:g}, α of convolutions = {point["conv_alpha"]:g}, '
+    f'iteration {point["iteration"]}'
+  )
+  table = nnrelief_report.table(nnrelief_report.summarise(points))
+  return table + findings.to_text(findings.of_runs(points, name))
 
 
 if __name__ == '__main__':
-  command_line.run_experiment(_run)
+  command_line.run_experiment(main)

@@ -17,6 +17,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -40,7 +41,7 @@ class Stage(NamedTuple):
 
   Attributes:
     iteration: How often it was pruned.
-    masks: Its masks, also of biases; `None` for the dense network.
+    masks: Its masks, also of biases; of the dense network all 1.
     run: Its training.
   """
 
@@ -108,7 +109,8 @@ def train_dense(
 ) -> Stage:
   """The network that a chain starts from."""
   dense = rules.dense_config(config)
-  return Stage(0, None, train.fit(dense, model, dataset.without_validation()))
+  run = train.fit(dense, model, dataset.without_validation())
+  return Stage(0, jax.tree.map(jnp.ones_like, run.state.params), run)
 
 
 def chain(
@@ -135,7 +137,8 @@ def chain(
     conv_alpha: The share that convolutions and joins keep.
 
   Yields:
-    `dense`, and the stage after each iteration.
+    `dense`, and the stage after each iteration; nothing after one that has
+    diverged, whose activities say nothing.
   """
   settings = config.nnrelief
   rows = np.random.default_rng(config.seed).permutation(
@@ -146,6 +149,8 @@ def chain(
   stage = dense
   yield stage
   for iteration in range(1, settings.iterations + 1):
+    if train.divergence(stage.run.history):
+      return
     state = stage.run.state
     pruned = activity_pruning.prune(
       model,

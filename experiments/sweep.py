@@ -43,6 +43,7 @@ import tqdm
 from experiments import command_line
 from experiments import config_checks
 from experiments import feeds
+from experiments import findings
 from experiments import input_pipeline
 from experiments import models
 from experiments import report as report_page
@@ -223,8 +224,7 @@ def main(config: ml_collections.ConfigDict, workdir: str) -> str:
   points = sweep(config, workdir)['points']
   report_page.write(workdir)
   table = sweep_report.table(sweep_report.summarise(points))
-  found = sweep_report.findings(points)
-  return table + ''.join(f'Look into this: {finding}\n' for finding in found)
+  return table + findings.to_text(sweep_report.findings(points))
 
 
 if __name__ == '__main__':

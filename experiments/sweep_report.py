@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments import artifacts
 from experiments import contenders
+from experiments import findings as findings_lib
 from experiments import result_store
 
 
@@ -86,11 +87,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def findings(points: Sequence[Mapping[str, Any]]) -> list[str]:
   """What was found in the runs, each with the point that it is of."""
-  return [
-    f'{_asked(point)}, seed {point["seed"]}: {finding}'
-    for point in points
-    for finding in point.get('findings', [])  # which older points lack
-  ]
+  return findings_lib.of_runs(points, _asked)
 
 
 def settings(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

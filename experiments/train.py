@@ -85,7 +85,7 @@ def train_and_evaluate(
 
   Raises:
     ValueError: If the config is bad; if `workdir` holds an unfinished run, or
-      with `resume` one of another config.
+      with `resume` one of another config; if a network with gates diverges.
     FileNotFoundError: If the data or the warm start is not there.
     experiments.interruption.Interrupted: After SIGTERM, when all is saved.
   """
@@ -103,6 +103,7 @@ def train_and_evaluate(
   params, model_state = run.state.params, run.state.model_state
   masks, dense_model = get_masks(config, run.state), model
   if config.method == 'consensus':
+    check_finite(run, 'The network with gates')
     dense_model = model.without_gates()
     static = gating.extract(model, run.state, dataset, config.consensus)
     model, params, masks = static.model, static.params, static.masks
@@ -297,6 +298,20 @@ def divergence(history: Sequence[Mapping[str, float]]) -> list[str]:
     'clip gradients by config.clip_norm.'
     for step in [point['step'] for point in lost][-1:]
   ]
+
+
+def check_finite(run: Run, name: str) -> None:
+  """Raises if the run has diverged, for what cannot be done with such weights.
+
+  Args:
+    run: It.
+    name: What to call it.
+
+  Raises:
+    ValueError: If its loss is not finite at its end, with the step from which.
+  """
+  for finding in divergence(run.history):
+    raise ValueError(f'{name}: {finding}')
 
 
 def diagnose(state: TrainState, num_steps: int) -> list[str]:

@@ -187,6 +187,7 @@ def _read_front(workdir: str) -> Front:
       for (method, asked), row in summary.items()
     ]
     table = comparison_report.tables(report)
+    findings = comparison_report.findings(points)
     plan = {**config.get('compare', {}), **comparison_report.settings(points)}
     config = {**config, 'compare': plan}
   else:

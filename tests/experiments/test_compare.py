@@ -354,7 +354,7 @@ def test_a_network_is_judged_with_its_own_statistics(monkeypatch):
       variables,
     )
     trained = contenders.Trained(
-      params, statistics, jax.tree.map(jnp.ones_like, params), 1.0, 0.0
+      params, statistics, jax.tree.map(jnp.ones_like, params), 1.0, 0.0, []
     )
     monkeypatch.setattr(contenders, 'run', lambda *_, t=trained: t)
     entry = compare.measure(config, dataset, 'random', 0.2, 0, {})

@@ -17,18 +17,29 @@
 import json
 import math
 
+import ml_collections
 import pytest
 
+from experiments import activity_pruning
+from experiments import compaction
+from experiments import compare
+from experiments import consensus
+from experiments import input_pipeline
+from experiments import models
 from experiments import recording
 from experiments import report
+from experiments import rewinding
 from experiments import sweep
 from experiments import train
+from experiments.configs import digits_gated_vgg16_consensus
 from experiments.configs import digits_mlp_scl
+from experiments.configs import mnist_lenet300_nnrelief
 from experiments.reporting import reading
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 _NAN = math.nan
+_DIVERGED = train.Run(None, [{'step': 1, 'loss': _NAN}], 1, 0.0, [])
 
 
 def strictly(text):
@@ -88,6 +99,57 @@ def test_a_sweep_of_which_a_point_diverges(tmp_path):
   assert last.endswith(point['findings'][0])
   page = (tmp_path / 'report.html').read_text(encoding='utf-8')
   assert 'density 10 %, seed 0: The loss is not finite' in page
+
+
+def test_a_comparison_of_which_a_run_diverges(tmp_path):
+  config = digits_mlp_scl.get_config()
+  config.update(optimizer='sgd', batch_size=256, epochs=1)
+  with config.unlocked():
+    config.compare = ml_collections.ConfigDict(
+      {
+        'methods': ('random',),
+        'densities': (0.1,),
+        'seeds': 1,
+        'tuning_densities': (0.1,),
+        'tuning_examples': 500,
+        'search_trials': 1,
+        'trials': {'random': ({'learning_rate': 1e30},)},
+      }
+    )
+  last = compare.main(config, str(tmp_path)).splitlines()[-1]
+  found = 'random, ERK at 10 %, seed 0: The loss is not finite from step '
+  assert last.startswith(f'Look into this: {found}')
+  assert found in (tmp_path / 'report.html').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('way', ['connections', 'features'])
+def test_what_has_diverged_is_not_compacted(way, monkeypatch):
+  config = digits_mlp_scl.get_config()
+  dataset = input_pipeline.from_config(config)
+  monkeypatch.setattr(train, 'fit', lambda *_, **__: _DIVERGED)
+  with pytest.raises(ValueError, match=f'{way}, density 10 %, seed 2: The los'):
+    compaction.measure(config, dataset, way, 0.1, 2)
+
+
+@pytest.mark.parametrize('method', ['dense', 'consensus'])
+def test_nor_are_its_gates_decided(method, monkeypatch):
+  config = digits_gated_vgg16_consensus.get_config()
+  dataset = input_pipeline.from_config(config)
+  monkeypatch.setattr(train, 'fit', lambda *_, **__: _DIVERGED)
+  with pytest.raises(ValueError, match=f'{method}, share 0.5, seed 2: The los'):
+    consensus.train_point(config, dataset, method, 0.5, 2)
+
+
+def test_a_chain_ends_with_the_stage_that_diverges(monkeypatch):
+  config = mnist_lenet300_nnrelief.get_config()
+  dataset = input_pipeline.load_dataset('digits')
+  model = models.create_model(config.model, dataset.num_classes)
+  monkeypatch.setattr(activity_pruning, 'prune', None)
+  dense = rewinding.Stage(0, None, _DIVERGED)
+  flow = rewinding.trace(config, model, dataset)
+  assert list(
+    rewinding.chain(config, model, dataset, dense, flow, 0.9, 0.9)
+  ) == [dense]
 
 
 @pytest.mark.parametrize(
