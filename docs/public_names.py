@@ -40,11 +40,12 @@ MODULES = (
 
 def public_names() -> set[str]:
   """Functions and classes by dotted name, each where it is shortest."""
-  names = {
-    f'scl_jax.{name}'
-    for name, value in vars(scl_jax).items()
+  public = {
+    name: value
+    for name, value in inspect.getmembers(scl_jax)
     if not name.startswith('_') and not inspect.ismodule(value)
   }
+  names = {f'scl_jax.{name}' for name in public}
   for module in MODULES:
     path = f'scl_jax.{module}'
     found = importlib.import_module(path)
@@ -56,6 +57,6 @@ def public_names() -> set[str]:
       if not name.startswith('_')
       and (inspect.isfunction(value) or inspect.isclass(value))
       and f'{value.__module__}.'.startswith(home)
-      and value not in vars(scl_jax).values()
+      and value not in public.values()
     }
   return names

@@ -19,22 +19,17 @@
 is the only change that a training loop needs; see `scl_jax.sparsify`.
 """
 
+import importlib
+import typing
+
 from scl_jax import features as features
 from scl_jax import gates as gates
-from scl_jax import inference as inference
 from scl_jax import scale_polarization as scale_polarization
 from scl_jax import ste as ste
-from scl_jax.compaction import CompactModel as CompactModel
-from scl_jax.compaction import compact as compact
-from scl_jax.costs import costs as costs
 from scl_jax.csr import save_csr as save_csr
 from scl_jax.csr import to_bcsr as to_bcsr
-from scl_jax.deploy import save_onnx as save_onnx
-from scl_jax.deploy import save_stablehlo as save_stablehlo
 from scl_jax.distributions import layer_budgets as layer_budgets
 from scl_jax.distributions import layer_densities as layer_densities
-from scl_jax.doctor import Finding as Finding
-from scl_jax.doctor import diagnose as diagnose
 from scl_jax.export import FileFormatError as FileFormatError
 from scl_jax.export import load as load
 from scl_jax.export import save as save
@@ -76,3 +71,41 @@ from scl_jax.transforms import (
 )
 
 __version__ = '0.1.0'
+
+# What reads the program of a network is imported when it is first asked for: it
+# takes twice as long as all else. No function may have the name of its module,
+# which would take its place when something else imports it.
+_LATE = {
+  'CompactModel': 'scl_jax.compaction',
+  'Finding': 'scl_jax.doctor',
+  'compact': 'scl_jax.compaction',
+  'costs': 'scl_jax.macs',
+  'diagnose': 'scl_jax.doctor',
+  'inference': 'scl_jax.inference',
+  'save_onnx': 'scl_jax.deploy',
+  'save_stablehlo': 'scl_jax.deploy',
+}
+
+if typing.TYPE_CHECKING:
+  from scl_jax import inference as inference
+  from scl_jax.compaction import CompactModel as CompactModel
+  from scl_jax.compaction import compact as compact
+  from scl_jax.deploy import save_onnx as save_onnx
+  from scl_jax.deploy import save_stablehlo as save_stablehlo
+  from scl_jax.doctor import Finding as Finding
+  from scl_jax.doctor import diagnose as diagnose
+  from scl_jax.macs import costs as costs
+else:
+
+  def __getattr__(name):
+    if name not in _LATE:
+      raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = importlib.import_module(_LATE[name])
+    if value.__name__ != f'{__name__}.{name}':
+      value = getattr(value, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_LATE})

@@ -24,12 +24,12 @@ import scl_jax
 
 FUNCTIONS = [
   (name, value)
-  for name, value in vars(scl_jax).items()
+  for name, value in inspect.getmembers(scl_jax)
   if not name.startswith('_') and inspect.isfunction(value)
 ]
 CLASSES = [
   (name, value)
-  for name, value in vars(scl_jax).items()
+  for name, value in inspect.getmembers(scl_jax)
   if not name.startswith('_') and inspect.isclass(value)
 ]
 
@@ -77,10 +77,10 @@ def test_the_issue_names_are_there():
     'dynamic_sparse_training soft_threshold rewind layer_densities '
     'layer_budgets'
   )
-  assert set(names.split()) <= set(vars(scl_jax))
+  assert set(names.split()) <= set(dir(scl_jax))
 
 
-def test_import_pulls_in_jax_and_optax_only():
+def test_import_pulls_in_nothing_but_itself():
   code = (
     'import jax, optax, sys; before = set(sys.modules); import scl_jax;'
     'new = {m.split(".")[0] for m in set(sys.modules) - before};'
@@ -89,4 +89,16 @@ def test_import_pulls_in_jax_and_optax_only():
   output = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
-  assert output.stdout.strip() == "['jax', 'scl_jax']"
+  assert output.stdout.strip() == "['scl_jax']"
+
+
+def test_what_is_imported_late():
+  assert set(scl_jax._LATE) <= set(dir(scl_jax))
+  for name, module in scl_jax._LATE.items():
+    found = getattr(scl_jax, name)
+    assert inspect.ismodule(found) == (module == f'scl_jax.{name}')
+    if not inspect.ismodule(found):
+      assert found.__module__.startswith(module)
+      assert not module.endswith(f'.{name}')  # it would hide the function
+  with pytest.raises(AttributeError, match="'scl_jax' has no attribute 'prun'"):
+    getattr(scl_jax, 'prun')

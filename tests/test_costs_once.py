@@ -26,7 +26,7 @@ import random_nets
 import scl_jax
 from scl_jax import graph as graph_lib
 from scl_jax import tree as tree_lib
-from scl_jax.costs import costs
+from scl_jax.macs import costs
 
 pytestmark = pytest.mark.usefixtures('strict')
 

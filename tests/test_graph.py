@@ -23,7 +23,7 @@ import pytest
 
 from scl_jax import graph as graph_lib
 from scl_jax import tree as tree_lib
-from scl_jax.costs import costs
+from scl_jax.macs import costs
 
 
 def names(fn, *args):

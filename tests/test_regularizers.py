@@ -22,7 +22,7 @@ import pytest
 from scl_jax import masks as masks_lib
 from scl_jax import regularizers
 from scl_jax import ste
-from scl_jax.costs import costs
+from scl_jax.macs import costs
 
 pytestmark = pytest.mark.usefixtures('strict')
 

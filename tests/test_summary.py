@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scl_jax.costs import costs as count_costs
+from scl_jax.macs import costs as count_costs
 from scl_jax.summary import summary
 
 pytestmark = pytest.mark.usefixtures('strict')

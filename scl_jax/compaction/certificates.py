@@ -27,8 +27,8 @@ from scl_jax import differences
 from scl_jax import tree as tree_lib
 from scl_jax.compaction import reduction
 from scl_jax.compaction import widening
-from scl_jax.costs import costs
 from scl_jax.graph import nodes
+from scl_jax.macs import costs
 
 PyTree = tree_lib.PyTree
 
