@@ -63,6 +63,7 @@ import ml_collections
 from experiments import hosts
 from experiments import plots
 from experiments import recording
+from experiments.configs import default
 from scl_jax import atomic
 
 # All of the above but the config. `result.json` is the first to go, as it says
@@ -210,14 +211,45 @@ def _remove_run(workdir: str) -> None:
 
 
 def _check_config(path: str, config: ml_collections.ConfigDict) -> None:
-  old = read_json(path)
-  different = differing_fields(old, json.loads(config.to_json()))
+  new = json.loads(config.to_json())
+  different = differing_fields(with_newer_fields(read_json(path), new), new)
   different = [name for name in different if name not in _WHERE_IT_RUNS]
   if different:
     raise ValueError(
       f'{path} has another config, so its run cannot be resumed; these fields '
       f'differ: {different}.'
     )
+
+
+def with_newer_fields(
+  old: Mapping[str, Any], new: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+  """A config that lacks newer fields, with these.
+
+  Args:
+    old: A config as JSON has it.
+    new: A config of today, likewise; `None` for the defaults.
+
+  Returns:
+    It, and at its fields those of `new` that it lacks: with their defaults,
+    which is what they meant before.
+  """
+  defaults = json.loads(default.get_config().to_json())
+  return _filled(dict(old), defaults, defaults if new is None else new)
+
+
+def _filled(old: Any, defaults: Any, new: Any) -> Any:
+  if not all(isinstance(node, Mapping) for node in (old, defaults, new)):
+    return old
+  return {
+    **old,
+    **{
+      name: _filled(old[name], defaults.get(name), value)
+      if name in old
+      else defaults.get(name)
+      for name, value in new.items()
+    },
+  }
 
 
 def differing_fields(

@@ -150,6 +150,14 @@ class Checkpoints:
     return found['state'], Progress(**{'findings': [], **found['progress']})
 
 
+def has_checkpoint(workdir: str | None) -> bool:
+  """Whether a run left a checkpoint that is whole, to go on from."""
+  if workdir is None:
+    return False
+  path = os.path.join(workdir, 'checkpoints')
+  return os.path.isdir(path) and bool(ocp.utils.checkpoint_steps(path))
+
+
 def reading(
   path: str, advice: str = 'train again'
 ) -> contextlib.AbstractContextManager[None]:

@@ -142,6 +142,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
       check_fields(config)
       given = config_flags.get_override_values(flags.FLAGS['config'])
       config_checks.prefer_given(config, given)
+      if config.get('warm_start'):
+        config.warm_start = os.path.expanduser(config.warm_start)
     if 'workdir' in flags.FLAGS:
       _settle_workdir(flags.FLAGS['workdir'])
   except ValueError as error:

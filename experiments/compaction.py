@@ -47,6 +47,7 @@ from experiments import evaluation
 from experiments import findings
 from experiments import input_pipeline
 from experiments import models
+from experiments import preparation
 from experiments import result_store
 from experiments import rules
 from experiments import train
@@ -112,6 +113,11 @@ def experiment(
     },
   )
   dataset = input_pipeline.from_config(config)
+  model = models.create_model(config.model, dataset.num_classes, config.dtype)
+  for way, density, seed in todo:  # before the first is trained
+    one = _config_of(config, density, seed)
+    make_rule = lambda n, one=one, way=way: _rule(one, way, n)
+    preparation.check(one, model, dataset, make_rule)
   done = {(p['way'], p['value'], p['seed']) for p in report['points']}
   for key in tqdm.tqdm(
     [key for key in todo if key not in done], unit='run', disable=None
@@ -142,18 +148,13 @@ def measure(
   Returns:
     One entry of `results.json`.
   """
-  config = config.copy_and_resolve_references()
-  config.seed, config.target_density = seed, density
-  arguments = dict(WAYS[way])
-  if arguments.get('granularity') == 'mixed':
-    by_feature = _BY_FEATURE.get(config.model, _CONVOLUTIONS)
-    arguments['granularity'] = {by_feature: 'feature', '.*': 'connection'}
+  config = _config_of(config, density, seed)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   run = train.fit(
     config,
     model,
     dataset.without_validation(),
-    make_rule=lambda num_steps: rules.rule_of(config, num_steps, **arguments),
+    make_rule=lambda num_steps: _rule(config, way, num_steps),
   )
   train.check_finite(run, f'{_name(way, density)}, seed {seed}')
   split = dataset.validation if config.validation_size else dataset.test
@@ -194,6 +195,24 @@ def measure(
       for size in _BATCH_SIZES
     },
   }
+
+
+def _config_of(
+  config: ml_collections.ConfigDict, density: float, seed: int
+) -> ml_collections.ConfigDict:
+  config = config.copy_and_resolve_references()
+  config.seed, config.target_density = seed, density
+  return config
+
+
+def _rule(
+  config: ml_collections.ConfigDict, way: str, num_steps: int
+) -> scl_jax.MaskRule | None:
+  arguments = dict(WAYS[way])
+  if arguments.get('granularity') == 'mixed':
+    by_feature = _BY_FEATURE.get(config.model, _CONVOLUTIONS)
+    arguments['granularity'] = {by_feature: 'feature', '.*': 'connection'}
+  return rules.rule_of(config, num_steps, **arguments)
 
 
 def table(report: Mapping[str, Any]) -> str:

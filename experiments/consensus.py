@@ -54,6 +54,7 @@ from experiments import findings
 from experiments import gating
 from experiments import input_pipeline
 from experiments import models
+from experiments import preparation
 from experiments import result_store
 from experiments import rules
 from experiments import train
@@ -113,6 +114,10 @@ def consensus(
   dataset = input_pipeline.from_config(config).without_validation()
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   gating.check_gated(config, model)
+  for key in todo:  # before the first is trained
+    one = _config_of(config, *key)
+    make_rule = lambda n, one=one: _rule(one, model.without_gates(), n)
+    preparation.check(one, model, dataset, make_rule)
   done = {(p['method'], p['share'], p['seed']) for p in report['points']}
   for key in tqdm.tqdm(
     [key for key in todo if key not in done], unit='run', disable=None
@@ -143,10 +148,7 @@ def train_point(
   Returns:
     One entry of `results.json`.
   """
-  config = config.copy_and_resolve_references()
-  config.method, config.seed = method, seed
-  config.target_density = None if method in rules.WITHOUT_MASKS else share
-  config.consensus.target = share
+  config = _config_of(config, method, share, seed)
   name = f'{_name(method, share)}, seed {seed}'
   gated = models.create_model(config.model, dataset.num_classes, config.dtype)
   full = gated.without_gates()
@@ -180,6 +182,16 @@ def train_point(
     'seconds': round(run.seconds, 1),
     'findings': run.findings + measured.get('findings', []),
   }
+
+
+def _config_of(
+  config: ml_collections.ConfigDict, method: str, share: float, seed: int
+) -> ml_collections.ConfigDict:
+  config = config.copy_and_resolve_references()
+  config.method, config.seed = method, seed
+  config.target_density = None if method in rules.WITHOUT_MASKS else share
+  config.consensus.target = share
+  return config
 
 
 def _rule(config: ml_collections.ConfigDict, model: Any, num_steps: int) -> Any:

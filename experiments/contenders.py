@@ -20,6 +20,7 @@ layer densities and draws its connections anew.
 """
 
 from collections.abc import Mapping
+import functools
 import types
 from typing import Any, Literal, NamedTuple
 
@@ -27,10 +28,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from experiments import config_checks
-from experiments import feeds
 from experiments import input_pipeline
-from experiments import optimizers
+from experiments import preparation
 from experiments import rewinding
 from experiments import rules
 from experiments import train
@@ -240,10 +239,9 @@ def check(
   if get(name).kind == 'nnrelief':
     config = rules.dense_config(_config_of_training(config))
     rewinding.trace(config, model, dataset)
-  config_checks.check_numbers(config)
-  num_steps = config.epochs * feeds.steps_per_epoch(config, dataset.train)
-  rules.rule_of(config, num_steps)
-  optimizers.make_optimizer(config, num_steps)
+  preparation.check(
+    config, model, dataset, functools.partial(rules.rule_of, config)
+  )
 
 
 def run(

@@ -63,7 +63,7 @@ def load(workdir: str, *, num_images: int) -> FinishedRun:
     FileNotFoundError: If there is no finished run, or no data.
   """
   config, result = (_read_json(workdir, name) for name in ('config', 'result'))
-  config = ml_collections.ConfigDict(config)
+  config = ml_collections.ConfigDict(artifacts.with_newer_fields(config))
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
   if config.method == 'consensus':

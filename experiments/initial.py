@@ -56,7 +56,8 @@ def first_state(
     step=jnp.zeros((), jnp.int32),
     params=jax.tree.map(jnp.copy, params),
     model_state=jax.tree.map(jnp.copy, model_state),
-    opt_state=tx.init(params),
+    # Some optimizers give one buffer two names, which cannot be donated.
+    opt_state=jax.tree.map(jnp.copy, tx.init(params)),
   )
 
 

@@ -60,15 +60,14 @@ def make_optimizer(
     parts.append(
       optax.add_decayed_weights(config.weight_decay, mask=_is_matrix)
     )
+  arguments = config.optimizer_arguments.to_dict()
   try:
-    optimizer = make(
-      make_schedule(config, num_steps), **config.optimizer_arguments
-    )
+    optimizer = make(make_schedule(config, num_steps), **arguments)
   except TypeError as error:
     raise ValueError(
       f'config.optimizer_arguments do not fit optax.{config.optimizer}: {error}'
     ) from error
-  _check_update(config.optimizer, optimizer)
+  _check_update(config.optimizer, arguments, optimizer)
   return optax.chain(*parts, optimizer) if parts else optimizer
 
 
@@ -86,7 +85,9 @@ def _find(name: str) -> Callable[..., optax.GradientTransformation]:
   )
 
 
-def _check_update(name: str, tx: optax.GradientTransformation) -> None:
+def _check_update(
+  name: str, arguments: dict[str, Any], tx: optax.GradientTransformation
+) -> None:
   """Raises unless it takes a step, here an abstract one, from gradients."""
   params = {
     'w': jax.ShapeDtypeStruct((2, 2), jnp.float32),
@@ -96,8 +97,9 @@ def _check_update(name: str, tx: optax.GradientTransformation) -> None:
     jax.eval_shape(lambda p: tx.update(p, tx.init(p), p), params)
   except (TypeError, ValueError) as error:
     raise ValueError(
-      f'config.optimizer={name!r} needs more than gradients and a schedule of '
-      f"learning rates: take another one, such as 'adam'. ({error})"
+      f'config.optimizer={name!r} takes no step from gradients, a schedule of '
+      f'learning rates and config.optimizer_arguments={arguments}: mend these, '
+      f"or take another one, such as 'adam'. ({error})"
     ) from error
 
 

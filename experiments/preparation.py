@@ -69,6 +69,30 @@ class Job(NamedTuple):
   start: float
 
 
+def check(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  dataset: input_pipeline.Dataset,
+  make_rule: Callable[[int], scl_jax.MaskRule | None],
+) -> None:
+  """Raises if `prepare` would refuse the config, for one run of many.
+
+  Args:
+    config: See `experiments/configs/`.
+    model: A Linen module.
+    dataset: For the number of steps and the shape of an image.
+    make_rule: See `train.fit`.
+
+  Raises:
+    ValueError: If the config is bad.
+  """
+  config_checks.check_numbers(config)
+  num_steps = config.epochs * feeds.steps_per_epoch(config, dataset.train)
+  make_rule(num_steps)
+  optimizers.make_optimizer(config, num_steps)
+  gating.make_regularizer(config, model, dataset.train.image_shape, num_steps)
+
+
 def prepare(
   config: ml_collections.ConfigDict,
   model: Any,
@@ -77,6 +101,7 @@ def prepare(
   make_rule: Callable[[int], scl_jax.MaskRule | None] | None = None,
   params: Any = None,
   model_state: Any = None,
+  restores: bool = False,
 ) -> Job:
   """Makes a run ready; nothing is written.
 
@@ -87,6 +112,8 @@ def prepare(
     make_rule: See `train.fit`.
     params: See `train.fit`.
     model_state: See `train.fit`.
+    restores: Whether a checkpoint will replace the state, so that the warm
+      start, which may be gone, is not read.
 
   Returns:
     A `Job`.
@@ -116,7 +143,12 @@ def prepare(
   regularizer = gating.make_regularizer(config, model, image_shape, num_steps)
   if params is None and config.warm_start is not None:
     # Read before anything is compiled.
-    params, model_state = initial.initial_variables(config, model, dataset)
+    start_config = config.copy_and_resolve_references()
+    if restores:
+      start_config.warm_start = None
+    params, model_state = initial.initial_variables(
+      start_config, model, dataset
+    )
   state, shardings = sharding.init_state(
     functools.partial(
       initial.first_state,

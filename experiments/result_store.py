@@ -29,7 +29,6 @@ import ml_collections
 import numpy as np
 
 from experiments import artifacts
-from experiments.configs import default
 
 # Of every experiment these say which runs there are, or change none of them.
 _NOT_SETTINGS = (
@@ -84,9 +83,8 @@ def load(
       'give another --workdir.'
     )
   old = _without(report['config'], ignore)
-  defaults = json.loads(default.get_config().to_json())
   different = artifacts.differing_fields(
-    _with_newer_fields(old, defaults, settings), settings
+    artifacts.with_newer_fields(old, settings), settings
   )
   if different:
     raise ValueError(
@@ -140,18 +138,6 @@ def _experiment_of(report: Mapping[str, Any]) -> str:
   commands = report.get('commands') or [report.get('command', '')]
   words = shlex.split(commands[0])  # of: python -m MODULE …
   return words[2] if len(words) > 2 else 'something else'
-
-
-def _with_newer_fields(old: Any, defaults: Any, settings: Any) -> Any:
-  """A field that is newer than the report had the meaning of its default."""
-  if not all(isinstance(node, dict) for node in (old, defaults, settings)):
-    return old
-  return old | {
-    name: _with_newer_fields(old[name], defaults.get(name), value)
-    if name in old
-    else defaults.get(name)
-    for name, value in settings.items()
-  }
 
 
 def _without(

@@ -28,6 +28,10 @@ import scl_jax
 
 WITHOUT_MASKS = ('dense', 'consensus')
 
+# Methods whose masks change until `freeze_step`.
+FREEZING = (
+  'scl', 'gradual_magnitude', 'rigl', 'sparse_evolutionary_training',
+)  # fmt: skip
 _BY_PENALTY = 'whose density follows from config.penalty: leave it None'
 # Methods that cannot be asked for a density, and what they have instead.
 _WITHOUT_TARGET: Mapping[str, str] = types.MappingProxyType(

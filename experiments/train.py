@@ -93,7 +93,8 @@ def train_and_evaluate(
   artifacts.check(workdir, config, resume=resume)
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
-  job = preparation.prepare(config, model, dataset)
+  restores = resume and checkpointing.has_checkpoint(workdir)
+  job = preparation.prepare(config, model, dataset, restores=restores)
 
   # Only now, as nothing is wrong, is a finished run replaced.
   artifacts.start(workdir, config, resume=resume)
@@ -188,6 +189,7 @@ def fit(
     make_rule=make_rule,
     params=params,
     model_state=model_state,
+    restores=resume and checkpointing.has_checkpoint(workdir),
   )
   return run_job(job, workdir, resume=resume)
 

@@ -163,10 +163,11 @@ def random(description: str, count: int) -> Network:
   variables = model.init(jax.random.key(0), images[:1])
   params = variables.pop('params')
   masks = jax.tree.map(
-    lambda p: (
-      jnp.asarray(rng.random(p.shape) < share, p.dtype) if p.ndim > 1 else None
+    lambda p, is_prunable: (
+      jnp.asarray(rng.random(p.shape) < share, p.dtype) if is_prunable else None
     ),
     params,
+    scl_jax.prunable(params),
   )
   # Statistics as they would be: those of the masked network on these images.
   params = scl_jax.apply_masks(params, masks)

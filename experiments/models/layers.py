@@ -19,7 +19,7 @@ from flax.linen import dtypes
 import jax
 import jax.numpy as jnp
 
-# torch's 0.1 is Flax's 0.9; experiments.recalibration reads it, too.
+# torch's 0.1 is Flax's 0.9; experiments.evaluation reads it, too.
 BATCH_NORM_MOMENTUM = 0.9
 _BATCH_NORM_EPSILON = 1e-5
 

@@ -146,7 +146,7 @@ def _read_run(workdir: str) -> Run:
   history = _lines(workdir, 'metrics.jsonl')
   layers = _layers(_masks(workdir), models.feature_axes(config['model']))
   freeze_step = None
-  if config['method'] != 'dense' and history:
+  if config['method'] in rules.FREEZING and history:
     freeze_step = rules.freeze_step(
       ml_collections.ConfigDict(config), int(history[-1]['step'])
     )
@@ -293,7 +293,14 @@ def _lines(workdir: str, name: str) -> list[dict[str, float]]:
   """Points, without what was not finite."""
   if not os.path.exists(os.path.join(workdir, name)):
     return []
+  try:
+    points = [json.loads(line) for line in _text(workdir, name).splitlines()]
+  except ValueError as error:
+    raise ValueError(
+      f'{os.path.join(workdir, name)} holds a line that is no JSON, as if it '
+      f'were cut off or edited: remove the line. ({error})'
+    ) from error
   return [
-    {k: value for k, value in json.loads(line).items() if value is not None}
-    for line in _text(workdir, name).splitlines()
+    {k: value for k, value in point.items() if value is not None}
+    for point in points
   ]

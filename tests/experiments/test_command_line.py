@@ -169,7 +169,11 @@ def test_ctrl_c_is_said_in_a_line(monkeypatch, capsys):
 
 def test_a_workdir_in_the_home_folder(parse, monkeypatch):
   monkeypatch.setenv('HOME', '/somebody')
-  assert parse(f'--workdir=~/run --config={CONFIG}').workdir == '/somebody/run'
+  found = parse(
+    f'--workdir=~/run --config={CONFIG} --config.warm_start=~/dense'
+  )
+  assert found.workdir == '/somebody/run'
+  assert found.config.warm_start == '/somebody/dense'
 
 
 def test_a_workdir_that_is_no_folder(refusal):

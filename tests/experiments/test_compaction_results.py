@@ -89,6 +89,14 @@ def test_a_density_that_cannot_be(tmp_path, monkeypatch, density):
     compaction.experiment(short_config(densities=(0.1, density)), str(tmp_path))
 
 
+def test_a_method_without_features(tmp_path, monkeypatch):
+  monkeypatch.setattr(compaction, 'measure', None)  # nothing is trained
+  with pytest.raises(ValueError, match=r'scl_jax\.rigl: .*feature_price'):
+    compaction.experiment(
+      short_config(densities=(0.1,), method='rigl'), str(tmp_path)
+    )
+
+
 def test_nothing_to_do(tmp_path):
   with pytest.raises(ValueError, match='nothing to train'):
     compaction.experiment(short_config(densities=()), str(tmp_path))

@@ -151,6 +151,28 @@ def test_bad_configs(tmp_path, few, monkeypatch):
       consensus.consensus(short_config(densities=(0.5, share)), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'scl.estimator': 'foo'}, "'foo'"),
+    ({'target_macs': 0.5}, 'target_macs=0.5'),
+    ({'consensus.polarization': -1.0}, 'polarization'),
+    ({'consensus.costs': 'foo'}, "'foo'"),
+    ({'optimizer': 'foo'}, "'foo'"),
+  ],
+)
+def test_the_last_run_is_refused_before_the_first(
+  tmp_path, few, monkeypatch, fields, message
+):
+  del few
+  monkeypatch.setattr(consensus, 'train_point', None)  # nothing is trained
+  config = short_config()
+  config.update_from_flattened_dict(fields)
+  with pytest.raises(ValueError, match=message):
+    consensus.consensus(config, str(tmp_path))
+  assert not (tmp_path / 'results.json').exists()
+
+
 def test_arguments_of_magnitudes_are_the_users():
   """Over the defaults of the comparison."""
   config = short_config(method='gradual_magnitude', target_density=0.5)

@@ -129,6 +129,22 @@ def test_masks_and_numbers_are_those_of_the_run(workdir):
   assert run.freeze_step == 57
 
 
+@pytest.mark.parametrize('method', ['dynamic_sparse_training', 'snip'])
+def test_masks_that_are_fixed_never_or_always(tmp_path, method):
+  made_workdir.write(tmp_path)
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'method': method}))
+  assert reading.read(str(tmp_path)).freeze_step is None
+
+
+def test_metrics_that_are_cut_off(tmp_path):
+  made_workdir.write(tmp_path)
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(path.read_text()[:-9])
+  with pytest.raises(ValueError, match=r'metrics\.jsonl holds a line that'):
+    reading.read(str(tmp_path))
+
+
 def test_history_of_masks(tmp_path):
   """Against the definition, on unpacked masks."""
   written = made_workdir.write(tmp_path)

@@ -201,6 +201,25 @@ def test_what_the_doctor_found_before_the_freeze_is_kept(tmp_path, monkeypatch):
   assert result['findings'] == ['a target']
 
 
+def test_a_run_that_is_older_than_a_field(tmp_path):
+  """The field had its default; another value is refused."""
+  config = digits_mlp_scl.get_config()
+  config.update(epochs=1, dense_reference=False, points_per_epoch=1)
+  train.train_and_evaluate(config, str(tmp_path))
+  path = tmp_path / 'config.json'
+  stored = json.loads(path.read_text())
+  del stored['flip'], stored['stream_workers'], stored['consensus']['costs']
+  path.write_text(json.dumps(stored))
+  run = finished_run.load(str(tmp_path), num_images=2)
+  assert run.config.stream_workers == 0
+  path.write_text(json.dumps(stored))
+  config.flip = True
+  with pytest.raises(ValueError, match=r"these fields differ: \['flip'\]"):
+    train.train_and_evaluate(config, str(tmp_path), resume=True)
+  config.flip = False
+  train.train_and_evaluate(config, str(tmp_path), resume=True)
+
+
 def test_a_checkpoint_without_findings(tmp_path):
   """As they were before the field."""
   state = train.TrainState(jnp.int32(5), {'w': jnp.ones(2)}, {}, ())

@@ -17,6 +17,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -175,6 +176,27 @@ def test_warm_start(tmp_path):
   config.warm_start = str(tmp_path / 'nowhere')
   with pytest.raises(FileNotFoundError, match='no checkpoint'):
     initial.initial_variables(config, model, dataset)
+
+
+def test_a_run_goes_on_without_its_warm_start(tmp_path):
+  """Its checkpoint holds all that came from there."""
+  first, second = tmp_path / 'first', tmp_path / 'second'
+  train.train_and_evaluate(short_config(digits_mlp_dense), str(first))
+  config = short_config(warm_start=str(first), epochs=1)
+  result = train.train_and_evaluate(config, str(second))
+  shutil.rmtree(first)
+  again = train.train_and_evaluate(config, str(second), resume=True)
+  assert again['test_accuracy'] == result['test_accuracy']
+  with pytest.raises(FileNotFoundError, match='no checkpoint'):
+    train.train_and_evaluate(config, str(tmp_path / 'new'), resume=True)
+
+
+def test_no_buffer_has_two_names():
+  """Or the state cannot be donated: cocob's weights are its first moments."""
+  config = short_config(optimizer='contrib.cocob', learning_rate=1.0, epochs=1)
+  dataset = train.input_pipeline.from_config(config)
+  model = train.models.create_model('lenet300', 10)
+  assert len(train.fit(config, model, dataset).history) == 1
 
 
 def test_given_weights_and_rule(tmp_path):
