@@ -22,8 +22,10 @@ is the only change that a training loop needs; see `scl_jax.sparsify`.
 import importlib
 import typing
 
+from scl_jax import activity as activity
 from scl_jax import features as features
 from scl_jax import gates as gates
+from scl_jax import nnrelief as nnrelief
 from scl_jax import scale_polarization as scale_polarization
 from scl_jax import ste as ste
 from scl_jax.csr import save_csr as save_csr
@@ -84,10 +86,12 @@ _LATE = {
   'inference': 'scl_jax.inference',
   'save_onnx': 'scl_jax.deploy',
   'save_stablehlo': 'scl_jax.deploy',
+  'testing': 'scl_jax.testing',
 }
 
 if typing.TYPE_CHECKING:
   from scl_jax import inference as inference
+  from scl_jax import testing as testing
   from scl_jax.compaction import CompactModel as CompactModel
   from scl_jax.compaction import compact as compact
   from scl_jax.deploy import save_onnx as save_onnx

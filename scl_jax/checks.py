@@ -30,10 +30,11 @@ def check_scalar(
   expected: str,
   *,
   or_schedule: bool = False,
+  or_none: bool = False,
 ) -> None:
   """Raises unless an argument is one finite number that is in its range.
 
-  What is traced or a schedule cannot be checked, and `None` need not be.
+  What is traced or a schedule cannot be checked.
 
   Args:
     name: The argument, for the message.
@@ -41,11 +42,12 @@ def check_scalar(
     is_good: Whether a finite number is in the range.
     expected: The range in words, for the message.
     or_schedule: Whether it may be a function of the step instead.
+    or_none: Whether it may be left out.
 
   Raises:
     ValueError: If it is something else.
   """
-  if value is None or isinstance(value, core.Tracer):
+  if isinstance(value, core.Tracer) or (or_none and value is None):
     return
   if or_schedule and callable(value):
     return
@@ -64,26 +66,30 @@ def check_scalar(
     raise ValueError(f'{name} must be {expected}, got {value!r}.')
 
 
-def check_density(name: str, value: Any) -> None:
+def check_density(name: str, value: Any, *, or_none: bool = False) -> None:
   """Raises unless an argument is a density in (0, 1]; traced is allowed.
 
   Args:
     name: The argument, for the message.
     value: What was given for it.
+    or_none: Whether it may be left out.
 
   Raises:
     ValueError: If it is something else.
   """
-  check_scalar(name, value, lambda x: 0 < x <= 1, 'in (0, 1]')
+  check_scalar(name, value, lambda x: 0 < x <= 1, 'in (0, 1]', or_none=or_none)
 
 
-def check_whole(name: str, value: Any, least: Any) -> None:
+def check_whole(
+  name: str, value: Any, least: Any, *, or_none: bool = False
+) -> None:
   """Raises unless an argument is a whole number that is high enough.
 
   Args:
     name: The argument, for the message.
     value: What was given for it.
     least: The least that it may be, which may be traced.
+    or_none: Whether it may be left out.
 
   Raises:
     ValueError: If it is something else.
@@ -95,6 +101,7 @@ def check_whole(name: str, value: Any, least: Any) -> None:
     value,
     lambda x: x >= least and x == int(x),
     f'a whole number >= {least}',
+    or_none=or_none,
   )
 
 
@@ -114,6 +121,37 @@ def check_transformation(name: str, value: Any) -> None:
     raise ValueError(
       f'{name} must be an optax.GradientTransformation, such as '
       f'optax.sgd(0.01); got {value!r}.'
+    )
+
+
+def check_optimizer(value: Any) -> None:
+  """Raises unless `optimizer` is an optax transformation.
+
+  Args:
+    value: What was given for it.
+
+  Raises:
+    TypeError: If it is something else.
+  """
+  if not (hasattr(value, 'init') and hasattr(value, 'update')):
+    raise TypeError(
+      'optimizer must be an optax.GradientTransformation, such as '
+      f'optax.adam(1e-3); got {value!r}.'
+    )
+
+
+def check_fn(value: Any) -> None:
+  """Raises unless `fn` is a function.
+
+  Args:
+    value: What was given for it.
+
+  Raises:
+    TypeError: If it is something else.
+  """
+  if not callable(value):
+    raise TypeError(
+      f'fn must be a function fn(params, *inputs); got {value!r}.'
     )
 
 

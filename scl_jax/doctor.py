@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from scl_jax import checks
 from scl_jax import metrics
 from scl_jax import motion
 from scl_jax import patterns
@@ -72,7 +73,8 @@ def diagnose(
 
   Args:
     opt_state: The state of an optimizer that contains `sparsify`, of one
-      network.
+      network: where nothing in it counts steps, one of several networks is not
+      told from that.
     steps_left: The steps that are left of the run.
     groups: Names for groups of layers that must not all die, such as the stages
       of a residual network: from a name to regular expressions for whole paths.
@@ -98,16 +100,30 @@ def diagnose(
     >>> diagnose(state, steps_left=120)
     []
   """
-  if steps_left < 0:
-    raise ValueError(f'steps_left must be >= 0, got {steps_left}.')
+  checks.check_scalar(
+    'steps_left', steps_left, lambda x: x >= 0, 'finite and >= 0'
+  )
+  if groups is not None and not isinstance(groups, Mapping):
+    raise ValueError(
+      "groups must be a mapping, such as {'stage 1': 'block_1/.*'}; got "
+      f'{groups!r}.'
+    )
   if fn is not None and params is None:
     raise ValueError(
       'fn needs params, and what else it is called with, inputs.'
     )
+  if not isinstance(inputs, Sequence):
+    raise ValueError(
+      'inputs must be a list or tuple of what fn is called with after params; '
+      f'got a {type(inputs).__name__}.'
+    )
   masks = get_masks(opt_state)
   sparsify_state = get_sparsify_state(opt_state)
   state = sparsify_state.rule_state
-  if isinstance(state, SCLState) and state.count.ndim:
+  if any(
+    jnp.ndim(count) and jnp.issubdtype(jnp.result_type(count), jnp.integer)
+    for _, count in optax.tree.get_all_with_path(opt_state, 'count')
+  ):
     raise ValueError(
       'opt_state is of several networks, as jax.vmap makes it: give the state '
       'of one, jax.tree.map(lambda x: x[0], opt_state).'
@@ -165,8 +181,10 @@ def _members(
 ) -> list[str]:
   """The paths that one or more patterns match, each at least one."""
   given = [given] if isinstance(given, str) else given
-  if not given:
-    raise ValueError(f'{name} holds no pattern: name its layers, or leave it.')
+  if not isinstance(given, Sequence) or not given:
+    raise ValueError(
+      f'{name} must be a pattern of paths or a list of them; got {given!r}.'
+    )
   patterns.check_patterns(name, given)
   patterns.check_matches(name, given, paths)
   is_member = dict.fromkeys(given, True)

@@ -115,13 +115,14 @@ def load(
     ValueError: If the file does not fit `like`.
     ImportError: Without safetensors, which comes with `scl_jax[export]`.
   """
+  path = os.fspath(path)  # a number would be an open file's
   with open(path, 'rb') as file:
     # No more than its size, which is 0 for an endless device.
     data = file.read(os.fstat(file.fileno()).st_size)
   try:
     return deserialize(data, like=like, max_bytes=max_bytes)
   except FileFormatError as error:
-    raise FileFormatError(f'{os.fspath(path)}: {error}') from error
+    raise FileFormatError(f'{path}: {error}') from error
 
 
 def save_dense(path: str | os.PathLike[str], params: PyTree) -> None:

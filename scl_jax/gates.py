@@ -100,8 +100,6 @@ def init_gate(
 
 def _whole(name: str, value: Any) -> int:
   """A size as an int, such as of 3.0, which is no shape."""
-  if value is None:
-    raise ValueError(f'{name} must be a whole number >= 1, got None.')
   checks.check_whole(name, value, 1)
   return int(value)
 
@@ -297,7 +295,9 @@ def activity(
     Array(0.0625, dtype=float32)
   """
   means = _gates('gate_means', gate_means)
-  checks.check_scalar('target', target, lambda x: 0 <= x <= 1, 'in [0, 1]')
+  checks.check_scalar(
+    'target', target, lambda x: 0 <= x <= 1, 'in [0, 1]', or_none=True
+  )
   ratios = gate_costs.ratios(gate_means, costs)
   count = sum(g.size for g in means)
   share = jnp.zeros((), jnp.float32)

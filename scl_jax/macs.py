@@ -30,6 +30,7 @@ import jax
 from jax.extend import core
 import jax.numpy as jnp
 
+from scl_jax import checks
 from scl_jax import tree as tree_lib
 from scl_jax.graph import layering
 from scl_jax.graph import origins
@@ -87,6 +88,7 @@ def costs(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> PyTree:
   """
   leaves, treedef = jax.tree.flatten(params)
   shapes = [jnp.shape(leaf) for leaf in leaves]
+  checks.check_fn(fn)
   jaxpr = jax.make_jaxpr(fn)(params, *inputs).jaxpr
   given = [origins.Origin(i, shape) for i, shape in enumerate(shapes)]
   data = [_Kind.DATA] * (len(jaxpr.invars) - len(given))

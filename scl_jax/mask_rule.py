@@ -55,6 +55,22 @@ class MaskRule(NamedTuple):
   effective: Callable[[PyTree, PyTree], PyTree] | None = None
 
 
+def check_rule(value: Any) -> None:
+  """Raises unless `rule` is a `MaskRule`.
+
+  Args:
+    value: What was given for it.
+
+  Raises:
+    TypeError: If it is something else.
+  """
+  if not isinstance(value, MaskRule):
+    raise TypeError(
+      'rule must be a MaskRule, such as scl_jax.scl(penalty=5e-3); got '
+      f'{value!r}.'
+    )
+
+
 def value_at(value: optax.ScalarOrSchedule, count: ArrayLike) -> jax.Array:
   """What a number or a schedule is at a step.
 

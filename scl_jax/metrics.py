@@ -34,10 +34,14 @@ def live_connections(masks: PyTree) -> PyTree:
   Returns:
     A tree like `masks` of int32 scalars.
 
+  Raises:
+    ValueError: If it holds anything but arrays.
+
   Example:
     >>> live_connections({'w': jnp.eye(3), 'b': None})
     {'b': None, 'w': Array(3, dtype=int32)}
   """
+  _check(masks)
   return jax.tree.map(lambda m: jnp.sum(m != 0, dtype=jnp.int32), masks)
 
 
@@ -52,12 +56,13 @@ def density(masks: PyTree) -> jax.Array:
     A float32 scalar in [0, 1].
 
   Raises:
-    ValueError: If there is no mask.
+    ValueError: If there is no mask, or anything but arrays.
 
   Example:
     >>> density({'w': jnp.eye(4), 'b': None})
     Array(0.25, dtype=float32)
   """
+  _check(masks)
   leaves = jax.tree.leaves(masks)
   total = sum(m.size for m in leaves)
   if not total:
@@ -113,10 +118,14 @@ def layer_density(masks: PyTree) -> PyTree:
   Returns:
     A tree like `masks` of float32 scalars; 1 where there is no connection.
 
+  Raises:
+    ValueError: If it holds anything but arrays.
+
   Example:
     >>> layer_density({'w': jnp.eye(4), 'b': None})
     {'b': None, 'w': Array(0.25, dtype=float32)}
   """
+  _check(masks)
   share = lambda m: jnp.mean(m != 0, dtype=jnp.float32)
   return jax.tree.map(
     lambda m: share(m) if m.size else jnp.ones((), jnp.float32), masks
@@ -150,3 +159,12 @@ def dead_features(
     return jnp.sum(~jnp.any(mask != 0, axis=inputs), dtype=jnp.int32)
 
   return tree_lib.map_with_path(count, masks)
+
+
+def _check(masks: PyTree) -> None:
+  for path, mask in tree_lib.zip_leaves(masks):
+    if not hasattr(mask, 'dtype'):
+      raise ValueError(
+        'masks must hold arrays of 0 and 1, as get_masks gives them, but its '
+        f'leaf {path!r} is {mask!r}.'
+      )

@@ -23,6 +23,7 @@ from typing import TypeVar
 import jax
 import optax
 
+from scl_jax import checks
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
 from scl_jax.state import SparsifyState
@@ -58,6 +59,7 @@ def rewind(
     ValueError: If there is not one `SparsifyState` in the state, the params do
       not fit it, or the masks are no part of the state, because they follow
       from the weights (DST, STR).
+    TypeError: If the optimizer is none.
 
   Example:
     >>> early = {'w': jnp.ones((2, 2))}
@@ -65,6 +67,7 @@ def rewind(
     >>> opt_state = tx.init(early)
     >>> params, opt_state = rewind(tx, opt_state, early)
   """
+  checks.check_optimizer(optimizer)
   present = get_sparsify_state(opt_state)
   if inspect.ismethod(present.rule_state.masks):
     raise ValueError(

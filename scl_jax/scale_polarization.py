@@ -64,8 +64,6 @@ def polarization(scales: PyTree, t: ArrayLike) -> jax.Array:
     >>> polarization({'norm': jnp.array([0.0, 1.0])}, t=1.0)
     Array(0., dtype=float32)
   """
-  if t is None:
-    raise ValueError('t must be in [-2, 2], got None.')
   checks.check_scalar('t', t, lambda x: -2 <= x <= 2, 'in [-2, 2]')
   leaves = [jnp.asarray(s).astype(jnp.float32) for s in jax.tree.leaves(scales)]
   count = sum(leaf.size for leaf in leaves)

@@ -78,6 +78,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from scl_jax import checks
+from scl_jax import mask_rule
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
@@ -139,16 +141,8 @@ def sparsify(
     >>> updates, state = tx.update(params, state, params)
     >>> params = optax.apply_updates(params, updates)
   """
-  if not isinstance(rule, MaskRule):
-    raise TypeError(
-      'rule must be a MaskRule, such as scl_jax.scl(penalty=5e-3); got '
-      f'{rule!r}.'
-    )
-  if not (hasattr(optimizer, 'init') and hasattr(optimizer, 'update')):
-    raise TypeError(
-      'optimizer must be an optax.GradientTransformation, such as '
-      f'optax.adam(1e-3); got {optimizer!r}.'
-    )
+  mask_rule.check_rule(rule)
+  checks.check_optimizer(optimizer)
   if rule.effective is not None and not rule.resumes_weights:
     raise ValueError(
       'rule has its own `effective`, so its weights are never reset: '
@@ -173,6 +167,13 @@ def sparsify(
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(_NO_PARAMS)
+    if not isinstance(state, SparsifyState):
+      raise TypeError(
+        f'state must be what init has made, got a {type(state).__name__}: the '
+        'order is update(updates, state, params), and a checkpoint that is '
+        'restored without a target comes back as dicts; give it '
+        'optimizer.init(params) as the target.'
+      )
     tree_lib.check_same_structure(params, state.weights, 'params', 'the state')
     tree_lib.check_same_structure(params, updates, 'params', 'updates')
     # From here on leaves that are not floating point are None.

@@ -113,6 +113,7 @@ def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
 
   Raises:
     ValueError: If there is no `SparsifyState`, or more than one.
+    TypeError: If the rule is none.
 
   Example:
     >>> rule = scl_jax.scl(penalty=0.01)
@@ -126,6 +127,7 @@ def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
     >>> get_params(step(state, jnp.ones(2)), rule)
     {'w': Array([[0.9, 0.9]], dtype=float32)}
   """
+  mask_rule.check_rule(rule)
   state = get_sparsify_state(opt_state)
   params = mask_rule.params_of(rule, state.rule_state, state.weights)
   return _with_holes(tree_lib.unshared(params, state.weights))

@@ -26,14 +26,14 @@ nothing but JAX and optax:
 """
 
 from collections.abc import Callable
-import math
 import numbers
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import jax
 from jax import core
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import numpy as np
 import optax
 
 Axes = tuple[int, ...]
@@ -112,14 +112,15 @@ def normalize_by_feature_norm(
     Array([[0.6, 0. ],
            [0.8, 0. ]], dtype=float32)
   """
-  if callable(decay) or (_is_number(decay) and not 0 <= decay < 1):
-    raise ValueError(f'decay must be None or in [0, 1), got {decay}.')
-  if _is_number(update_every) and not (
-    update_every >= 1 and update_every % 1 == 0
-  ):
-    raise ValueError(
-      f'update_every must be a whole number of steps >= 1, got {update_every}.'
-    )
+  if decay is not None:
+    _check('decay', decay, lambda x: (x >= 0) & (x < 1), 'None or in [0, 1)')
+  _check(
+    'update_every',
+    update_every,
+    lambda n: (n >= 1) & np.isfinite(n) & (n == np.floor(n)),
+    'a whole number of steps >= 1',
+  )
+  _check('eps', eps, _is_positive_or_0, 'finite and >= 0')
   if isinstance(feature_axes, numbers.Integral):
     raise ValueError(
       f'feature_axes must be a tuple, such as ({feature_axes},), a function '
@@ -235,8 +236,8 @@ def add_connection_penalty(
     >>> tx.update(jnp.zeros(2), tx.init(m), m)[0]
     Array([0.5, 0.5], dtype=float32)
   """
-  if _is_number(penalty) and not (penalty >= 0 and math.isfinite(penalty)):
-    raise ValueError(f'penalty must be finite and >= 0, got {penalty}.')
+  if not callable(penalty):
+    _check('penalty', penalty, _is_positive_or_0, 'finite and >= 0')
   if derivative is not None and not callable(derivative):
     raise ValueError(
       'derivative must be a function m -> derivative, such as '
@@ -289,8 +290,7 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
     >>> tx.update(jnp.array([1.0, 0.125]), tx.init(m), m)[0]
     Array([0.25 , 0.125], dtype=float32)
   """
-  if callable(bound) or (_is_number(bound) and not bound > 0):
-    raise ValueError(f'bound must be > 0, got {bound}.')
+  _check('bound', bound, lambda x: x > 0, '> 0')
 
   def update_fn(updates, state, params=None):
     if params is None:
@@ -306,6 +306,17 @@ def keep_params_in_box(bound: ArrayLike) -> optax.GradientTransformation:
   return optax.GradientTransformation(optax.init_empty_state, update_fn)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-  """Whether it is a number of Python or NumPy; arrays may be traced."""
-  return isinstance(value, numbers.Real)
+def _is_positive_or_0(value: np.ndarray) -> np.ndarray:
+  return np.isfinite(value) & (value >= 0)
+
+
+def _check(
+  name: str, value: Any, is_good: Callable[[Any], Any], expected: str
+) -> None:
+  """Raises unless numbers are in a range; those that are traced may be."""
+  if isinstance(value, core.Tracer):
+    return
+  known = np.asarray(value)
+  is_number = known.dtype.kind not in 'OSU'  # bfloat16 has a kind of its own
+  if not is_number or not np.all(is_good(known.astype(float))):
+    raise ValueError(f'{name} must be {expected}, got {value!r}.')

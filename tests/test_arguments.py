@@ -274,3 +274,51 @@ def test_known_masks_are_checked_within_jit_too():
 def test_a_mask_optimizer_that_is_none_is_refused_by_name(rule):
   with pytest.raises(ValueError, match=r'mask_optimizer must be .* got 0\.01'):
     rule(0.1, mask_optimizer=0.01)
+
+
+@pytest.mark.parametrize(
+  ('rule', 'name'),
+  [
+    (scl_jax.rigl, 'target_density'),
+    (scl_jax.rigl, 'end_step'),
+    (scl_jax.rigl, 'update_every'),
+    (scl_jax.rigl, 'initial_fraction'),
+    (scl_jax.gradual_magnitude, 'end_step'),
+    (scl_jax.gradual_magnitude, 'begin_step'),
+    (scl_jax.snip, 'target_density'),
+    (scl_jax.snip, 'num_batches'),
+    (scl_jax.random_pruning, 'target_density'),
+    (scl_jax.dynamic_sparse_training, 'penalty'),
+    (scl_jax.soft_threshold, 'decay'),
+    (scl_jax.soft_threshold, 'init_value'),
+    (scl_jax.scl, 'init_value'),
+    (scl_jax.scl, 'ramp'),
+    (scl_jax.scl, 'feature_price'),
+    (scl_jax.scl, 'mask_optimizer'),
+  ],
+)
+def test_what_is_needed_is_not_none(rule, name):
+  needed = {
+    scl_jax.rigl: {'target_density': 0.1, 'end_step': 9, 'key': KEY},
+    scl_jax.gradual_magnitude: {'target_density': 0.1, 'end_step': 9},
+    scl_jax.random_pruning: {'key': KEY},
+    scl_jax.snip: {'target_density': 0.1},
+    scl_jax.soft_threshold: {'decay': 0.1},
+    scl_jax.scl: {'penalty': 0.1},
+  }
+  with pytest.raises(ValueError, match=f'^{name} must be .*None'):
+    rule(**{**needed.get(rule, {}), name: None})
+
+
+@pytest.mark.parametrize('tolerance', [float('nan'), -1, None, '1'])
+def test_tolerances(tolerance):
+  fn, params = lambda p, x: x @ p['w'], {'w': jnp.eye(2)}
+  for make in (scl_jax.compact, scl_jax.inference.compile):
+    with pytest.raises(ValueError, match=r'^tolerance must be finite and >= 0'):
+      make(fn, params, None, jnp.ones((1, 2)), tolerance=tolerance)
+
+
+@pytest.mark.parametrize('use', [scl_jax.costs, scl_jax.compact])
+def test_what_is_no_function_is_not_traced(use):
+  with pytest.raises(TypeError, match=r"^fn must be a function .*got 'a'"):
+    use('a', {'w': jnp.eye(2)}, *[None] * (use is scl_jax.compact), jnp.eye(2))

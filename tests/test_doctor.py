@@ -173,8 +173,16 @@ def test_densities_of_layers_are_those_that_were_seen():
   np.testing.assert_array_equal(seen, 1.0)
 
 
-def test_the_state_of_several_networks():
-  tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.scl(penalty=0.1))
+@pytest.mark.parametrize(
+  ('optimizer', 'rule'),
+  [
+    (optax.sgd(0.1), scl_jax.scl(penalty=0.1)),
+    (optax.sgd(0.1), scl_jax.gradual_magnitude(0.5, end_step=9)),
+    (optax.adam(0.1), scl_jax.random_pruning(0.5, key=jax.random.key(0))),
+  ],
+)
+def test_the_state_of_several_networks(optimizer, rule):
+  tx = scl_jax.sparsify(optimizer, rule)
   states = jax.vmap(tx.init)(jax.tree.map(lambda p: jnp.stack([p, p]), PARAMS))
   with pytest.raises(ValueError, match='opt_state is of several networks'):
     scl_jax.diagnose(states, 10)
@@ -242,10 +250,24 @@ def test_other_rules():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'steps_left': -1}, 'steps_left must be >= 0, got -1'),
+    ({'steps_left': -1}, 'steps_left must be finite and >= 0, got -1'),
+    (
+      {'steps_left': float('nan')},
+      'steps_left must be finite and >= 0, got na',
+    ),
+    ({'steps_left': '10'}, "steps_left must be finite and >= 0, got '10'"),
     ({'steps_left': 1, 'fn': model}, 'fn needs params'),
+    (
+      {'steps_left': 1, 'inputs': jnp.ones(3)},
+      'inputs must be a list or tuple',
+    ),
+    ({'steps_left': 1, 'groups': ['a']}, "groups must be a mapping.*got \\['a"),
+    ({'steps_left': 1, 'groups': {'x': 3}}, r"groups\['x'\] must be a .*got 3"),
     ({'steps_left': 1, 'groups': {'x': 'c'}}, "(?s)'x'.*'a/kernel'"),
-    ({'steps_left': 1, 'groups': {'x': []}}, r"groups\['x'\] holds no pattern"),
+    (
+      {'steps_left': 1, 'groups': {'x': []}},
+      r"groups\['x'\] must be a .*got \[\]",
+    ),
     (
       {'steps_left': 1, 'groups': {'x': ['a/.*', 'c']}},
       r"(?s)groups\['x'\] pattern 'c' matches no .*'a/kernel'",

@@ -314,7 +314,15 @@ def test_inject_a_schedule_of_the_decay():
   assert state.hyperparams['decay'] == pytest.approx(0.6)
 
 
-@pytest.mark.parametrize('decay', [-0.1, 1.0, 1.5, float('nan'), 1, -1])
+@pytest.mark.parametrize('eps', [-10.0, float('nan'), None, jnp.float32(-1)])
+def test_bad_eps(eps):
+  with pytest.raises(ValueError, match='eps must be finite and >= 0'):
+    transforms.normalize_by_feature_norm(eps=eps)
+
+
+@pytest.mark.parametrize(
+  'decay', [-0.1, 1.0, 1.5, float('nan'), 1, -1, '1', jnp.float32(2)]
+)
 def test_bad_decay(decay):
   with pytest.raises(ValueError, match='decay must be'):
     transforms.normalize_by_feature_norm(decay)

@@ -103,3 +103,11 @@ def test_vmap():
 def test_density_of_nothing(masks):
   with pytest.raises(ValueError, match='masks holds no connection'):
     metrics.density(masks)
+
+
+@pytest.mark.parametrize(
+  'measure', [metrics.density, metrics.layer_density, metrics.live_connections]
+)
+def test_what_is_no_array_has_no_density(measure):
+  with pytest.raises(ValueError, match=r"masks must hold.*'w' is 'a'"):
+    measure({'w': 'a'})

@@ -87,6 +87,8 @@ def test_errors():
     scl_jax.rewind(tx, tx.init(early), {'w': jnp.ones((2, 2))})
   with pytest.raises(ValueError, match='contains 0'):
     scl_jax.rewind(optax.sgd(0.1), optax.sgd(0.1).init(early), early)
+  with pytest.raises(TypeError, match='optimizer must be an optax'):
+    scl_jax.rewind(None, tx.init(early), early)
   tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.soft_threshold(0.1))
   with pytest.raises(ValueError, match=r'STRState follow.*static_masks'):
     scl_jax.rewind(tx, tx.init(early), early)

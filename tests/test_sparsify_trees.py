@@ -160,6 +160,14 @@ class TestErrors:
     with pytest.raises(TypeError, match='optimizer must be'):
       scl_jax.sparsify(1e-2, network.strong_rule())
 
+  def test_a_state_of_something_else(self):
+    state = self.tx.init(self.params)
+    for wrong in (self.params, optax.sgd(0.1).init(self.params)):
+      with pytest.raises(TypeError, match=r'state must be what init .* a '):
+        self.tx.update(self.params, wrong, self.params)
+    with pytest.raises(TypeError, match='rule must be a MaskRule'):
+      scl_jax.get_params(state, self.tx)  # pyright: ignore[reportArgumentType]
+
   def test_get_masks_of_something_else(self):
     with pytest.raises(ValueError, match='contains 0'):
       scl_jax.get_masks(optax.adam(1e-2).init(self.params))

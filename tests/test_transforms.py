@@ -100,12 +100,20 @@ def test_penalty_with_inject_hyperparams():
     )(0.5, derivative=ste.relu)
     state = tx.init(m)
     assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 1.5]
-    state = optax.tree.set(state, penalty=jnp.float32(-0.25))
-    assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 0.75]
+    state = optax.tree.set(state, penalty=jnp.float32(0.25))
+    assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 1.25]
 
 
 @pytest.mark.parametrize(
-  'penalty', [-0.1, -1, float('nan'), float('inf'), np.float32(-1)]
+  'penalty',
+  [
+    -0.1,
+    float('nan'),
+    float('inf'),
+    np.float32(-1),
+    jnp.float32(-1),
+    '1',
+  ],
 )
 def test_bad_penalty(penalty):
   with pytest.raises(ValueError, match='penalty must be finite and >= 0'):
@@ -187,7 +195,9 @@ def test_box_traced_and_with_holes():
   assert update._cache_size() == 1
 
 
-@pytest.mark.parametrize('bound', [0, 0.0, -0.3, float('nan'), np.float32(-1)])
+@pytest.mark.parametrize(
+  'bound', [0, 0.0, -0.3, float('nan'), np.float32(-1), jnp.float32(-1), None]
+)
 def test_bad_bound(bound):
   with pytest.raises(ValueError, match='bound must be > 0'):
     transforms.keep_params_in_box(bound)

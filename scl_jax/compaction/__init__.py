@@ -31,6 +31,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from scl_jax import checks
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
 from scl_jax.compaction import carrying
@@ -61,7 +62,9 @@ class CompactModel:
     """An optimizer's state for the small params, to train on.
 
     A density that `scl` is driven to stays a share of the original connections,
-    so that as many are live in the end.
+    so that as many are live in the end. Training goes on as with the original
+    params, but for constants, such as the bias of a feature without inputs,
+    that have gone into other biases and would have been trained apart.
 
     Args:
       opt_state: The state of any optax optimizer, `scl_jax.sparsify` included,
@@ -145,6 +148,9 @@ def compact(
     >>> small.fn(small.params, jnp.ones((1, 3))).shape
     (1, 2)
   """
+  checks.check_scalar(
+    'tolerance', tolerance, lambda x: x >= 0, 'finite and >= 0'
+  )
   tree_lib.check_arrays(params, 'params')
   masked = masks_lib.apply_masks(params, masks)
   for path, leaf in tree_lib.zip_leaves(masked):

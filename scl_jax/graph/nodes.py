@@ -31,6 +31,7 @@ import jax
 from jax.extend import core
 import jax.numpy as jnp
 
+from scl_jax import checks
 from scl_jax import tree as tree_lib
 from scl_jax.graph import scans
 
@@ -136,12 +137,16 @@ def trace(fn: Callable[..., Any], params: PyTree, *inputs: Any) -> Graph:
   Returns:
     A `Graph`.
 
+  Raises:
+    TypeError: If `fn` is no function, or JAX cannot trace it.
+
   Example:
     >>> fn = jax.jit(lambda p, x: jnp.tanh(x @ p['w']))
     >>> graph = trace(fn, {'w': jnp.ones((3, 2))}, jnp.ones((1, 3)))
     >>> [node.name for node in graph.nodes]
     ['dot_general', 'tanh']
   """
+  checks.check_fn(fn)
   closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(params, *inputs)
   graph = _open(closed)
   count = len(jax.tree.leaves(params))

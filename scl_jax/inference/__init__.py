@@ -42,6 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scl_jax import checks
 from scl_jax import compaction
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
@@ -98,6 +99,9 @@ def compile(
     >>> network(np.ones((8, 64), np.float32)).sum()
     np.float32(512.0)
   """
+  checks.check_scalar(
+    'tolerance', tolerance, lambda x: x >= 0, 'finite and >= 0'
+  )
   _check_sizes(batch_sizes)
   sized_inputs = _of_sizes(example_inputs, batch_sizes)
   masked = masks_lib.apply_masks(params, masks)

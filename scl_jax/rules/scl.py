@@ -358,11 +358,11 @@ def _falling_sgd(
   learning_rate: float, freeze_step: int | None
 ) -> optax.GradientTransformation:
   """SGD whose rate falls to 0 over the last 30 % before the freeze."""
-  expected = 'a number > 0 or an optax.GradientTransformation'
-  if learning_rate is None:
-    raise ValueError(f'mask_optimizer must be {expected}; got {learning_rate}.')
   checks.check_scalar(
-    'mask_optimizer', learning_rate, lambda x: x > 0, expected
+    'mask_optimizer',
+    learning_rate,
+    lambda x: x > 0,
+    'a number > 0 or an optax.GradientTransformation',
   )
   if freeze_step is None:
     return optax.sgd(learning_rate)
@@ -380,11 +380,16 @@ def _check_arguments(
   penalty, freeze_step, ramp, init_value, box, penalty_order, feature_price
 ) -> None:
   checks.check_scalar(
-    'penalty', penalty, lambda x: x >= 0, 'finite and >= 0', or_schedule=True
+    'penalty',
+    penalty,
+    lambda x: x >= 0,
+    'finite and >= 0',
+    or_schedule=True,
+    or_none=True,
   )
-  checks.check_whole('freeze_step', freeze_step, 1)
+  checks.check_whole('freeze_step', freeze_step, 1, or_none=True)
   checks.check_scalar('ramp', ramp, lambda x: 0 < x <= 1, 'in (0, 1]')
-  checks.check_scalar('box', box, lambda x: x > 0, '> 0')
+  checks.check_scalar('box', box, lambda x: x > 0, '> 0', or_none=True)
   bound = box if isinstance(box, numbers.Real) else math.inf
   checks.check_scalar(
     'init_value',

@@ -99,13 +99,10 @@ def _check(
       'nothing else does; scl_jax.costs(fn, params, *inputs) gives them. Got '
       f'target_macs={target_macs} and costs={costs}.'
     )
-  checks.check_density('target_macs', target_macs)
+  checks.check_density('target_macs', target_macs, or_none=True)
   if not isinstance(target_density, Mapping):
-    checks.check_density('target_density', target_density)
+    checks.check_density('target_density', target_density, or_none=True)
     return
   for pattern, density in target_density.items():
-    label = f'target_density[{pattern!r}]'
-    if density is None:
-      raise ValueError(f'{label} must be in (0, 1], got {density!r}.')
-    checks.check_density(label, density)
+    checks.check_density(f'target_density[{pattern!r}]', density)
   patterns.check_patterns('target_density', target_density)
