@@ -227,7 +227,8 @@ def add_connection_penalty(
     An `optax.GradientTransformation`.
 
   Raises:
-    ValueError: If λ is negative or not finite, or `derivative` no function; at
+    ValueError: If λ is a number, and negative or not finite, or `derivative` no
+      function; at
       `update`, if `params` (the mask variables) are missing.
 
   Example:
@@ -236,7 +237,8 @@ def add_connection_penalty(
     >>> tx.update(jnp.zeros(2), tx.init(m), m)[0]
     Array([0.5, 0.5], dtype=float32)
   """
-  if not callable(penalty):
+  # An array may be negative: `scl_jax.control` holds a density by its λ.
+  if not callable(penalty) and not isinstance(penalty, jax.Array):
     _check('penalty', penalty, _is_positive_or_0, 'finite and >= 0')
   if derivative is not None and not callable(derivative):
     raise ValueError(

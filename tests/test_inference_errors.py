@@ -73,8 +73,14 @@ def test_errors():
     inference.compile(
       lambda p, x, key: x @ p, jnp.asarray(W), None, x, jax.random.key(0)
     )
-  with pytest.raises(ArithmeticError, match='more than the tolerance -1'):
-    inference.compile(fn, jnp.asarray(W), None, x, tolerance=-1.0)
+
+
+def test_a_function_that_amplifies_rounding():
+  rng = np.random.default_rng(0)
+  p, x = (rng.normal(size=s).astype(np.float32) for s in ((99, 40), (8, 99)))
+  fn = lambda p, x: jnp.sin(1e6 * (x @ p))
+  with pytest.raises(ArithmeticError, match=r'than the tolerance 1\.0e-05'):
+    inference.compile(fn, jnp.asarray(p), None, x)
 
 
 def test_inputs_of_other_names():

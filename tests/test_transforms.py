@@ -100,8 +100,8 @@ def test_penalty_with_inject_hyperparams():
     )(0.5, derivative=ste.relu)
     state = tx.init(m)
     assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 1.5]
-    state = optax.tree.set(state, penalty=jnp.float32(0.25))
-    assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 1.25]
+    state = optax.tree.set(state, penalty=jnp.float32(-0.25))
+    assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,6 @@ def test_penalty_with_inject_hyperparams():
     float('nan'),
     float('inf'),
     np.float32(-1),
-    jnp.float32(-1),
     '1',
   ],
 )
