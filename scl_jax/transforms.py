@@ -228,8 +228,7 @@ def add_connection_penalty(
 
   Raises:
     ValueError: If λ is a number, and negative or not finite, or `derivative` no
-      function; at
-      `update`, if `params` (the mask variables) are missing.
+      function; at `update`, if `params` (the mask variables) are missing.
 
   Example:
     >>> tx = add_connection_penalty(0.5)
