@@ -24,6 +24,7 @@ import optax
 from experiments import checkpointing
 from experiments import input_pipeline
 from experiments.training_step import TrainState
+from scl_jax import tree as tree_lib
 
 
 def first_state(
@@ -56,8 +57,8 @@ def first_state(
     step=jnp.zeros((), jnp.int32),
     params=jax.tree.map(jnp.copy, params),
     model_state=jax.tree.map(jnp.copy, model_state),
-    # Some optimizers give one buffer two names, which cannot be donated.
-    opt_state=jax.tree.map(jnp.copy, tx.init(params)),
+    # Some optimizers keep what they start from, or one buffer twice.
+    opt_state=tree_lib.unshared(tx.init(params), params),
   )
 
 

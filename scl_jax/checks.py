@@ -105,6 +105,11 @@ def check_whole(
   )
 
 
+def is_transformation(value: Any) -> bool:
+  """Whether it is an optax transformation, or looks like one."""
+  return hasattr(value, 'init') and hasattr(value, 'update')
+
+
 def check_transformation(name: str, value: Any) -> None:
   """Raises unless an argument is an optax transformation, or `None`.
 
@@ -115,9 +120,7 @@ def check_transformation(name: str, value: Any) -> None:
   Raises:
     ValueError: If it is something else.
   """
-  if value is not None and not (
-    hasattr(value, 'init') and hasattr(value, 'update')
-  ):
+  if value is not None and not is_transformation(value):
     raise ValueError(
       f'{name} must be an optax.GradientTransformation, such as '
       f'optax.sgd(0.01); got {value!r}.'
@@ -133,7 +136,7 @@ def check_optimizer(value: Any) -> None:
   Raises:
     TypeError: If it is something else.
   """
-  if not (hasattr(value, 'init') and hasattr(value, 'update')):
+  if not is_transformation(value):
     raise TypeError(
       'optimizer must be an optax.GradientTransformation, such as '
       f'optax.adam(1e-3); got {value!r}.'

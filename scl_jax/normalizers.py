@@ -20,6 +20,7 @@ from typing import Any, Literal
 import jax
 import optax
 
+from scl_jax import checks
 from scl_jax import features
 from scl_jax import transforms
 from scl_jax import tree as tree_lib
@@ -48,11 +49,7 @@ def get_normalizer(
     return optax.identity()
   if isinstance(normalizer, str) and normalizer == 'feature_norm':
     return _feature_norm(features.resolve_feature_axes(feature_axes))
-  if (
-    not isinstance(normalizer, str)
-    and hasattr(normalizer, 'init')
-    and hasattr(normalizer, 'update')
-  ):
+  if checks.is_transformation(normalizer):
     return normalizer
   raise ValueError(
     "normalizer must be 'feature_norm', None or an optax transformation, got "

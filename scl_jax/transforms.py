@@ -15,7 +15,7 @@
 """Optax transformations for mask gradients.
 
 They see mask variables as `params` and mask gradients as `updates`, and need
-nothing but JAX and optax:
+nothing but JAX, NumPy and optax:
 
     optax.chain(
         normalize_by_feature_norm(decay=0.99),

@@ -172,21 +172,25 @@ def keep_where(tree: PyTree, other: PyTree) -> PyTree:
 
 
 def unshared(tree: PyTree, other: PyTree) -> PyTree:
-  """A tree that shares no array with another one, so that both can be donated.
+  """A tree of arrays of its own, so that it and another one can be donated.
 
   Args:
     tree: Any pytree.
     other: Any other.
 
   Returns:
-    `tree`, with copies of the arrays that are leaves of `other` too. What is
-    traced stays, as a compiled function gives each result its own buffer.
+    `tree`, with copies of the arrays that are leaves of `other` too, or of
+    `tree` a second time. What is traced stays, as a compiled function gives
+    each result its own buffer.
   """
   taken = {id(leaf) for leaf in jax.tree.leaves(other)}
 
   def own(leaf):
-    is_array = isinstance(leaf, jax.Array) and not isinstance(leaf, core.Tracer)
-    return jnp.copy(leaf) if is_array and id(leaf) in taken else leaf
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, core.Tracer):
+      return leaf
+    is_taken = id(leaf) in taken
+    taken.add(id(leaf))
+    return jnp.copy(leaf) if is_taken else leaf
 
   return jax.tree.map(own, tree)
 

@@ -101,5 +101,6 @@ def test_what_is_imported_late():
     if not inspect.ismodule(found):
       assert found.__module__.startswith(module)
       assert not module.endswith(f'.{name}')  # it would hide the function
+  assert {'activity', 'gates', 'nnrelief', 'testing'} <= set(dir(scl_jax))
   with pytest.raises(AttributeError, match="'scl_jax' has no attribute 'prun'"):
     getattr(scl_jax, 'prun')

@@ -297,6 +297,8 @@ def test_files_are_named_in_errors(tmp_path):
     export.load(path)
   with pytest.raises(FileNotFoundError):
     export.load(tmp_path / 'other')
+  with pytest.raises(TypeError, match=r'os\.PathLike object, not int'):
+    export.load(1)  # pyright: ignore[reportArgumentType]
   with pytest.raises(export.FileFormatError):
     export.load('/dev/zero')
   assert issubclass(export.FileFormatError, ValueError)

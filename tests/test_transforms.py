@@ -106,13 +106,7 @@ def test_penalty_with_inject_hyperparams():
 
 @pytest.mark.parametrize(
   'penalty',
-  [
-    -0.1,
-    float('nan'),
-    float('inf'),
-    np.float32(-1),
-    '1',
-  ],
+  [-0.1, -1, float('nan'), float('inf'), np.float32(-1), '1', None],
 )
 def test_bad_penalty(penalty):
   with pytest.raises(ValueError, match='penalty must be finite and >= 0'):

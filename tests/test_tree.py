@@ -134,6 +134,17 @@ def test_map_with_path_makes_and_skips_holes():
   assert seen == {'a': ('a', 11), 'b': None, 'c': [None, ('c/1', 33)]}
 
 
+def test_nothing_is_shared_twice_or_with_another_tree():
+  mine, theirs = jnp.arange(3.0), jnp.ones(2)
+  found = tree.unshared([mine, theirs, mine, None, 1], {'x': theirs})
+  assert found[0] is mine
+  assert found[2] is not mine
+  assert found[1] is not theirs
+  assert found[3:] == [None, 1]
+  np.testing.assert_array_equal(found[2], mine)
+  np.testing.assert_array_equal(found[1], theirs)
+
+
 def test_zip_leaves_keeps_the_order_of_jax():
   params = {'z': 1, 'a': [2, 3], 'n': None}
   rows = tree.zip_leaves(params, {'z': None, 'a': [5, None], 'n': None})

@@ -42,6 +42,22 @@ def test_a_folder_is_made_or_refused_before_any_training(tmp_path, monkeypatch):
     ablation.ablate(str(tmp_path), seeds=1, epochs=1)
 
 
+def test_what_was_found_is_said(tmp_path, monkeypatch):
+  monkeypatch.setattr(input_pipeline, 'load_dataset', lambda *_, **__: None)
+  monkeypatch.setattr(
+    ablation,
+    'measure',
+    lambda _, arguments, seed, epochs: {
+      'seed': seed,
+      'accuracy': 0.5,
+      'density': 0.1,
+      'findings': ['It is lost.'] * (arguments.get('estimator') == 'relu'),
+    },
+  )
+  last = ablation.ablate(str(tmp_path), seeds=1, epochs=1).splitlines()[-2:]
+  assert all('relu' in line and 'It is lost.' in line for line in last)
+
+
 def test_bad_flags(tmp_path):
   with pytest.raises(ValueError, match='--seeds must be a whole number >= 1'):
     ablation.ablate(str(tmp_path), seeds=0, epochs=1)

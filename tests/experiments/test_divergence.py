@@ -26,6 +26,8 @@ from experiments import compare
 from experiments import consensus
 from experiments import input_pipeline
 from experiments import models
+from experiments import nnrelief
+from experiments import nnrelief_report
 from experiments import recording
 from experiments import report
 from experiments import rewinding
@@ -120,6 +122,42 @@ def test_a_comparison_of_which_a_run_diverges(tmp_path):
   found = 'random, ERK at 10 %, seed 0: The loss is not finite from step '
   assert last.startswith(f'Look into this: {found}')
   assert found in (tmp_path / 'report.html').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize(
+  ('module', 'experiment', 'point', 'name'),
+  [
+    (
+      compaction,
+      'experiment',
+      {'way': 'mixed', 'value': 0.1},
+      'mixed, density 10 %',
+    ),
+    (
+      consensus,
+      'consensus',
+      {'method': 'dense', 'share': 1.0},
+      'dense, share 1',
+    ),
+    (
+      nnrelief,
+      'experiment',
+      {'alpha': 0.9, 'conv_alpha': 0.8, 'iteration': 2},
+      'α = 0.9, α of convolutions = 0.8, iteration 2',
+    ),
+  ],
+)
+def test_commands_say_what_was_found(
+  monkeypatch, module, experiment, point, name
+):
+  points = [{**point, 'seed': 3, 'findings': ['It is lost.']}]
+  points.append({**point, 'seed': 4})  # older than the field
+  monkeypatch.setattr(module, experiment, lambda *_: {'points': points})
+  for place in (module, nnrelief_report):
+    monkeypatch.setattr(place, 'table', lambda _: 'Table\n', raising=False)
+  monkeypatch.setattr(nnrelief_report, 'summarise', lambda _: None)
+  text = module.main(None, 'workdir')
+  assert text == f'Table\nLook into this: {name}, seed 3: It is lost.\n'
 
 
 @pytest.mark.parametrize('way', ['connections', 'features'])
