@@ -14,8 +14,11 @@
 # ==============================================================================
 """Eight fake devices, quick compiles, strict promotion, and properties."""
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 
 # Before JAX starts its backend. Tests compile thousands of programs and run
 # each for microseconds; without optimisations, and with XLA's older emitters of
@@ -31,6 +34,14 @@ os.environ['XLA_FLAGS'] = ' '.join(
 )
 # Nor does anybody read which lines of Python an operation comes from.
 os.environ['JAX_TRACEBACK_IN_LOCATIONS_LIMIT'] = '0'
+# One cache of compiled programs for pytest, its workers and what they start.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  cache = tempfile.mkdtemp(prefix='scl_jax_tests_')
+  atexit.register(shutil.rmtree, cache, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+# Processes that tests start import the same modules again and again.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
 import hypothesis
 import jax

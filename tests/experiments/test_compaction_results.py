@@ -21,8 +21,6 @@ import pytest
 from experiments import compaction
 from experiments.configs import digits_mlp_scl
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def short_config(**fields):
   config = digits_mlp_scl.get_config()

@@ -28,8 +28,6 @@ from experiments import input_pipeline
 from experiments import models
 from experiments.configs import mnist_lenet300_compare
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def short_config(**plan):
   config = mnist_lenet300_compare.get_config()

@@ -28,8 +28,6 @@ from experiments.configs import mnist_lenet300_compare
 import scl_jax
 from scl_jax import tree as tree_lib
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def short_config():
   config = mnist_lenet300_compare.get_config()

@@ -38,8 +38,6 @@ from experiments.configs import digits_mlp_scl
 from experiments.configs import mnist_lenet300_nnrelief
 from experiments.reporting import reading
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 _NAN = math.nan
 _DIVERGED = train.Run(None, [{'step': 1, 'loss': _NAN}], 1, 0.0, [])
 

@@ -26,8 +26,6 @@ from experiments.models import vgg
 import scl_jax
 from scl_jax import gates
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 SMALL = {'depth': 3, 'num_classes': 3, 'features': (4, 5)}
 MODEL = gated_vgg.GatedVGG(**SMALL)
 FEATURES = [4, 4, 5]

@@ -33,8 +33,6 @@ from experiments.models import gated_vgg
 from scl_jax import gates
 from scl_jax import ste
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 SHAPE = (16, 16, 1)
 MODEL = models.create_model('gated_resnet8', 10)  # gates of unequal costs
 

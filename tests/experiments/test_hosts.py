@@ -37,8 +37,6 @@ LIMIT = 180  # seconds after which nothing is waited for any more
 TOLERANCE = 1e-5
 ONE_DEVICE = os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1')
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def get_config():
   config = digits_mlp_scl.get_config()

@@ -41,8 +41,6 @@ from tests.experiments import made_workdir
 
 _EPOCHS = 20
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def get_config(epochs=_EPOCHS):
   config = digits_mlp_scl.get_config()

@@ -30,7 +30,6 @@ from experiments.benchmarks import scale
 
 ROOT = pathlib.Path(__file__).parents[2]
 AUTO = (jax.sharding.AxisType.Auto,)
-pytestmark = pytest.mark.usefixtures('quick_compiles')
 TINY = decoder.Decoder(16, 3, 4, 2, 24, 64)
 
 

@@ -29,8 +29,6 @@ from experiments.configs import digits_lenet5_scl
 from experiments.configs import digits_mlp_scl
 import scl_jax
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def config_of(module=digits_mlp_scl, **fields):
   config = module.get_config()

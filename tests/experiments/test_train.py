@@ -41,8 +41,6 @@ from experiments.configs import mnist_lenet300_dense
 from experiments.configs import mnist_lenet300_scl
 import scl_jax
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def short_config(module=digits_mlp_scl, **fields):
   config = module.get_config()
