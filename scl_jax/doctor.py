@@ -294,15 +294,16 @@ def _aims(state: SCLState) -> list[tuple[str, float, float]]:
   of_macs = (
     ' of the prunable MACs' if isinstance(state.budget, wide.Wide) else ''
   )
+  rows = list(
+    tree_lib.zip_leaves(state.control_state.density, state.control_state.target)
+  )
   return [
     (
-      of_macs or (f' in {path!r}' if path else ''),
+      of_macs or (f' in {path!r}' if len(rows) > 1 else ''),
       100 * float(density),
       100 * float(target),
     )
-    for path, density, target in tree_lib.zip_leaves(
-      state.control_state.density, state.control_state.target
-    )
+    for path, density, target in rows
   ]
 
 

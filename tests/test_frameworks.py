@@ -204,3 +204,13 @@ def test_nnx(target, prunable):
   assert scl_jax.density(masks) == pytest.approx(0.3, abs=0.01)
   assert 'kernel' in scl_jax.summary(nnx.state(model, nnx.Param), masks)
   assert scl_jax.diagnose(optimizer.opt_state, 0) == []
+
+
+def test_nnx_findings_name_no_layer_where_there_is_one_target():
+  model = nnx.Linear(8, 6, rngs=nnx.Rngs(0))
+  rule = scl_jax.scl(target_density=0.3, freeze_step=40)
+  optimizer = nnx.Optimizer(
+    model, scl_jax.sparsify(optax.sgd(0.1), rule), wrt=nnx.Param
+  )
+  (finding,) = scl_jax.diagnose(optimizer.opt_state, 10)
+  assert 'target of 30 % is not made exact' in finding.message
