@@ -64,6 +64,8 @@ WAYS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     'mixed': {'granularity': 'mixed'},
   }
 )
+# What they vary, and its value where they do not.
+_VARIED = {'granularity': 'connection', 'feature_price': 0.0}
 # The layers in which mixed networks have one mask variable a feature. Not the
 # first of a perceptron, whose features hold most connections, nor the last.
 _BY_FEATURE = {'lenet300': 'Dense_1/.*'}
@@ -86,11 +88,13 @@ def experiment(
     What is in `results.json`.
 
   Raises:
-    ValueError: If there is nothing to do, a density is bad, the workdir holds
-      the results of another config, or a run diverges.
+    ValueError: If there is nothing to do, a density is bad, the config sets
+      what the ways vary, the workdir holds the results of another config, or a
+      run diverges.
   """
   densities = config_checks.as_shares('config.densities', config.densities)
   config_checks.check_distinct('config.densities', densities)
+  _check_ways(config)
   todo = [
     (way, density, seed)
     for seed in range(config.seeds)
@@ -196,6 +200,17 @@ def measure(
       for size in _BATCH_SIZES
     },
   }
+
+
+def _check_ways(config: ml_collections.ConfigDict) -> None:
+  """Refuses settings that every way would have, or none."""
+  for field, default in _VARIED.items():
+    if config.scl.get(field, default) != default:
+      raise ValueError(
+        f'config.scl.{field} is what the ways of this experiment vary, '
+        f'{", ".join(WAYS)}; leave it at {default!r}, got '
+        f'{config.scl[field]!r}.'
+      )
 
 
 def _config_of(

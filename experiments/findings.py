@@ -17,6 +17,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+# Arguments that the doctor of the library speaks of, and what sets them here.
+_FIELDS = {
+  'freeze_step': 'config.freeze_at, a share of the run',
+  'ramp': 'config.scl.ramp',
+}
+
 
 def of_runs(
   points: Sequence[Mapping[str, Any]],
@@ -40,5 +46,13 @@ def of_runs(
 
 
 def to_text(findings: Sequence[str]) -> str:
-  """The lines that a command ends with."""
-  return ''.join(f'Look into this: {finding}\n' for finding in findings)
+  """The lines that a command ends with, and what they name in a config."""
+  lines = [f'Look into this: {finding}\n' for finding in findings]
+  named = [
+    f'{argument} is {field}'
+    for argument, field in _FIELDS.items()
+    if any(argument in finding for finding in findings)
+  ]
+  if named:
+    lines.append(f'In a config {", and ".join(named)}.\n')
+  return ''.join(lines)

@@ -149,6 +149,11 @@ def load_dataset(
       f'Datasets; got {image_size} and {name!r}.'
     )
   if name == 'digits':
+    if test_split != 'test':
+      raise ValueError(
+        "The test split of 'digits' is fixed: leave config.test_split at "
+        f"'test', got {test_split!r}."
+      )
     train, test, num_classes = _load_digits()
   else:
     sources = tfds_source.open_splits(name, ('train', test_split))
@@ -166,8 +171,8 @@ def load_dataset(
   train, test = (s._replace(scaling=scaling) for s in (train, test))
   if not 0 <= validation_size < train.num_examples:
     raise ValueError(
-      f'validation_size must be in [0, {train.num_examples}), the number of '
-      f'training examples of {name!r}; got {validation_size}.'
+      f'config.validation_size must be in [0, {train.num_examples}), the '
+      f'number of training examples of {name!r}; got {validation_size}.'
     )
   order = np.random.default_rng(0).permutation(train.num_examples)
   validation, train = (
@@ -255,8 +260,8 @@ def _enlarge(images: np.ndarray, size: int) -> np.ndarray:
   factor = size // max(height, width)
   if factor < 1:
     raise ValueError(
-      f'image_size must be at least that of the images, {height}x{width}; '
-      f'got {size}.'
+      f'config.image_size must be at least that of the images, {height}x'
+      f'{width}; got {size}.'
     )
   images = images.repeat(factor, axis=1).repeat(factor, axis=2)
   borders = [

@@ -14,6 +14,7 @@
 # ==============================================================================
 """The weights' optimizer and its learning rate, from optax, by config."""
 
+import collections
 from collections.abc import Callable
 import inspect
 import operator
@@ -136,14 +137,12 @@ def make_schedule(
   elif config.schedule == 'constant':
     schedule = optax.constant_schedule(peak)
   elif config.schedule == 'step':
-    # join_schedules counts from the end of the warm-up.
-    schedule = optax.piecewise_constant_schedule(
-      peak,
-      {
-        round(share * num_steps) - warmup: config.schedule_factor
-        for share in config.schedule_boundaries
-      },
-    )
+    # join_schedules counts from the end of the warm-up. Shares may round to the
+    # same step.
+    factors = collections.defaultdict(lambda: 1.0)
+    for share in config.schedule_boundaries:
+      factors[round(share * num_steps) - warmup] *= config.schedule_factor
+    schedule = optax.piecewise_constant_schedule(peak, dict(factors))
   else:
     raise ValueError(
       "config.schedule must be 'cosine', 'constant' or 'step'; got "

@@ -14,7 +14,9 @@
 # ==============================================================================
 """The rules that a config can name."""
 
+import ast
 from collections.abc import Callable, Mapping
+import contextlib
 import types
 from typing import Any
 
@@ -178,8 +180,17 @@ def _scl(
       'freeze_step': freeze_step(config, num_steps),
       'feature_axes': models.feature_axes(config.model),
       **arguments,
+      'granularity': _granularity(arguments.get('granularity', 'connection')),
     },
   )
+
+
+def _granularity(value: Any) -> Any:
+  """A block shape is written as text, as names are: `'(4, 4)'`."""
+  if isinstance(value, str) and value.startswith('('):
+    with contextlib.suppress(SyntaxError, ValueError):
+      return ast.literal_eval(value)
+  return value
 
 
 def _gradual_magnitude(

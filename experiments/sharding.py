@@ -38,6 +38,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from scl_jax import patterns
 from scl_jax import tree as tree_lib
 
 PyTree = Any
@@ -132,6 +133,12 @@ def param_shardings(
     PartitionSpec(None, None, 'fsdp', 'tensor')
   """
   paths = tree_lib.paths(params)
+  if any(isinstance(pair, str) or len(pair) != 2 for pair in param_axes):
+    raise ValueError(
+      'config.param_axes must hold pairs of a pattern and axes, such as '
+      f"(('.*kernel', ('fsdp', None)), ('.*', ())); got {param_axes}."
+    )
+  patterns.check_patterns('config.param_axes', (key for key, _ in param_axes))
   for pattern, _ in param_axes:
     if not any(re.fullmatch(pattern, path) for path in paths):
       raise ValueError(

@@ -38,7 +38,8 @@ class Source(NamedTuple):
     split: The split, in the notation of TensorFlow Datasets.
     records: The data source of TensorFlow Datasets.
     keys: The names of the image and the label in a record.
-    image_shape: (height, width, channels), `None` where images differ.
+    image_shape: (height, width, channels); one of the first two is `None` where
+      images differ in it.
     num_classes: The number of classes.
   """
 
@@ -87,6 +88,12 @@ class Source(NamedTuple):
     where = f'Record {row} of {self.name!r}, split {self.split!r},'
     if image is None or image.ndim != 3 or image.dtype != np.uint8:
       raise ValueError(f'{where} has no image of uint8 that can be decoded.')
+    if image.shape[-1] != self.image_shape[-1]:
+      raise ValueError(
+        f'{where} has an image of {image.shape[-1]} channels, but the metadata '
+        f'say {self.image_shape[-1]}: convert it, and prepare the data set '
+        'again.'
+      )
     if not 0 <= label < self.num_classes:
       raise ValueError(
         f'{where} has the label {label}, but labels must be in [0, '
@@ -249,6 +256,11 @@ def _open_split(builder: Any, name: str, split: str) -> Source:
     raise ValueError(
       f'{name!r} must have images with one class each; {keys[0]!r} and '
       f'{keys[1]!r} are {image} and {label}.'
+    )
+  if image.shape[-1] is None:
+    raise ValueError(
+      f'The metadata of {name!r} must say how many channels {keys[0]!r} has: '
+      'give its Image a shape such as (None, None, 3), and prepare it again.'
     )
   if not label.num_classes:
     raise ValueError(

@@ -23,7 +23,7 @@ axes. The frameworks disagree about the place of these axes:
 | Equinox, PyTorch layout: `weight` | (out, in, ...) | (0,) |
 | Flax attention: kernel of `query`, ... | (in, heads, depth) | (-2, -1) |
 | Flax attention: kernel of `out` | (heads, depth, out) | (-1,) |
-| embeddings | (entries, features) | (-1,) |
+| embeddings: `embedding`, `embed.../weight` | (entries, features) | (-1,) |
 
 Names decide, never the rank alone: a rank-3 `kernel` may be a 1-D convolution,
 an attention projection or a stack of matrices. Where the name does not settle
@@ -63,23 +63,26 @@ def default_feature_axes(path: str, leaf: Any) -> Axes:
   Raises:
     ValueError: If the name leaves it open.
   """
-  names = [name for name in path.split('/') if name and not name.isdigit()]
-  name = names[-1].lower() if names else ''
-  parents = '/'.join(names[:-1]).lower()
+  *parents, name = [n.lower() for n in tree_lib.names_of(path)] or ['']
+  parent = parents[-1] if parents else ''  # those above it are of other layers
   rank = jnp.ndim(leaf)
   if name.startswith('weight'):
-    # An embedding table has one row an entry in every framework.
-    return (-1,) if 'embed' in parents else (0,)
-  if rank == 2 or not name.startswith('kernel') or 'conv' in parents:
+    # An embedding table has one row an entry in every framework; patches are
+    # embedded by a projection.
+    is_table = rank == 2 and 'embed' in parent and 'patch' not in parent
+    return (-1,) if is_table else (0,)
+  if rank == 2 or not name.startswith('kernel'):
     return (-1,)
-  parent = names[-2].lower() if len(names) > 1 else ''
-  if rank == 3 and parent in ('query', 'key', 'value'):
-    return (-2, -1)
-  if rank == 3 and parent == 'out':
-    return (-1,)
-  # A 2-D convolution, HWIO; else a stack of projections, or a convolution.
-  if rank == 4 and parent not in ('query', 'key', 'value'):
-    return (-1,)
+  # What `flax.linen.scan` and `vmap` make has one more axis, or has not.
+  if not any(n.startswith(('scan', 'vmap')) for n in parents):
+    is_projection = parent in ('query', 'key', 'value')
+    if rank == 3 and is_projection:
+      return (-2, -1)
+    if 'conv' in parent or (rank == 3 and parent == 'out'):
+      return (-1,)
+    # A 2-D convolution, HWIO; else a stack of projections, or a convolution.
+    if rank == 4 and not is_projection:
+      return (-1,)
   raise ValueError(
     f'The feature axes of {path!r}, shape {jnp.shape(leaf)}, do not follow '
     'from its name. State them, for example '

@@ -138,7 +138,8 @@ def dead_features(
   """The number of features of each leaf that have no live connection.
 
   Such a feature's output does not depend on the input; a bias still makes it a
-  constant. A feature whose output nobody reads is not counted.
+  constant. A feature whose output nobody reads is not counted, nor one that has
+  no connections at all.
 
   Args:
     masks: Masks of the weights' shapes.
@@ -156,7 +157,8 @@ def dead_features(
   def count(path, mask):
     axes = resolve(path, mask)
     inputs = tuple(axis for axis in range(mask.ndim) if axis not in axes)
-    return jnp.sum(~jnp.any(mask != 0, axis=inputs), dtype=jnp.int32)
+    is_dead = ~jnp.any(mask != 0, axis=inputs)
+    return jnp.sum(is_dead & (mask.size > 0), dtype=jnp.int32)
 
   return tree_lib.map_with_path(count, masks)
 

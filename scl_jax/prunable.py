@@ -52,7 +52,7 @@ def default_prunable(path: str, leaf: Any) -> bool:
   A leaf is prunable if it is real floating point, has rank >= 2, is named
   like a weight (`kernel`, `weight`, `w`, `embedding`, also plural or with a
   suffix: `w1`, `weight_ih`, but not that of its scale: `kernel_scale`,
-  `weight_g`) and lies in no normalisation layer. In lists and
+  `weight_g`) and is not a normalisation layer's own. In lists and
   tuples the nearest name above counts; where there is no name at all, the
   rank decides.
 
@@ -65,12 +65,12 @@ def default_prunable(path: str, leaf: Any) -> bool:
   """
   if jnp.ndim(leaf) < 2 or not _is_real(leaf):
     return False
-  # Haiku's module names hold slashes of their own, which does no harm here.
-  names = [name for name in path.split('/') if name and not name.isdigit()]
-  if any(_NORM_NAME.fullmatch(_snake(name)) for name in names[:-1]):
-    return False
+  names = tree_lib.names_of(path)
   if not names:
     return True
+  # Of the layer itself: a block that begins with a norm holds other layers too.
+  if any(_NORM_NAME.fullmatch(_snake(name)) for name in names[-2:-1]):
+    return False
   is_weight, is_beside = (
     pattern.fullmatch(names[-1]) for pattern in (_WEIGHT_NAME, _BESIDE_NAME)
   )

@@ -22,6 +22,7 @@ such a hole as an empty subtree, so `params` must always be its first tree:
 
 import collections
 from collections.abc import Callable, Sequence
+import re
 from typing import Any
 
 import jax
@@ -92,6 +93,26 @@ def paths(tree: PyTree) -> list[str]:
     ['Dense_0/kernel']
   """
   return ['/'.join(names) for names in leaf_names(tree)]
+
+
+def names_of(path: str) -> list[str]:
+  """The names in a path that say what a leaf is: not indices.
+
+  Those of a PyTorch `state_dict` have dots between them. Haiku's module names
+  hold slashes of their own, which does no harm.
+
+  Args:
+    path: One of `paths`.
+
+  Returns:
+    The names; the leaf's own is the last.
+
+  Example:
+    >>> names_of('encoder.layers.0/weight')
+    ['encoder', 'layers', 'weight']
+  """
+  names = re.split('[/.]', path)
+  return [name for name in names if name and not name.isdigit()]
 
 
 def owners(state: PyTree, params: PyTree) -> list[int | None]:

@@ -60,6 +60,7 @@ def test_a_leaf_without_connections_is_all_there():
   with jax.debug_nans(True):
     found = metrics.layer_density(masks)
   assert found == {'empty': 1.0, 'w': 0.5}
+  assert metrics.dead_features(masks) == {'empty': 0, 'w': 0}
 
 
 def test_dead_features_against_numpy():

@@ -80,7 +80,7 @@ def get_config() -> ml_collections.ConfigDict:
       'estimator': 'identity',
       'penalty_order': 'after',
       'feature_price': 0.0,
-      'granularity': 'connection',
+      'granularity': 'connection',  # or 'feature', or a block as '(4, 4)'
       'mask_dtype': 'float32',
     }
   )

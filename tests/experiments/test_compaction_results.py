@@ -95,6 +95,18 @@ def test_a_method_without_features(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+  ('field', 'value'), [('granularity', 'feature'), ('feature_price', 0.75)]
+)
+def test_what_the_ways_vary(tmp_path, field, value):
+  config = short_config(densities=(0.1,))
+  config.scl[field] = value
+  with pytest.raises(
+    ValueError, match=rf'^config\.scl\.{field} is what the ways'
+  ):
+    compaction.experiment(config, str(tmp_path))
+
+
 def test_nothing_to_do(tmp_path):
   with pytest.raises(ValueError, match='nothing to train'):
     compaction.experiment(short_config(densities=()), str(tmp_path))

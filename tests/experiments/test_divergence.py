@@ -148,14 +148,20 @@ def test_a_comparison_of_which_a_run_diverges(tmp_path):
 def test_commands_say_what_was_found(
   monkeypatch, module, experiment, point, name
 ):
-  points = [{**point, 'seed': 3, 'findings': ['It is lost.']}]
+  found = ['It is lost.', 'Raise freeze_step.']
+  points = [{**point, 'seed': 3, 'findings': found}]
   points.append({**point, 'seed': 4})  # older than the field
   monkeypatch.setattr(module, experiment, lambda *_: {'points': points})
   for place in (module, nnrelief_report):
     monkeypatch.setattr(place, 'table', lambda _: 'Table\n', raising=False)
   monkeypatch.setattr(nnrelief_report, 'summarise', lambda _: None)
   text = module.main(None, 'workdir')
-  assert text == f'Table\nLook into this: {name}, seed 3: It is lost.\n'
+  assert text == (
+    'Table\n'
+    f'Look into this: {name}, seed 3: It is lost.\n'
+    f'Look into this: {name}, seed 3: Raise freeze_step.\n'
+    'In a config freeze_step is config.freeze_at, a share of the run.\n'
+  )
 
 
 @pytest.mark.parametrize('way', ['connections', 'features'])

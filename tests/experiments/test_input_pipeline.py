@@ -59,6 +59,7 @@ def test_enlarged_images_hold_the_same_pixels():
   [
     ({'validation_size': 1437}, r'in \[0, 1437\).*got 1437'),
     ({'validation_size': -1}, 'validation_size'),
+    ({'test_split': 'train[80%:]'}, "fixed: leave config.test_split at 'test'"),
     ({'image_size': 7}, 'image_size must be at least.*8x8; got 7'),
   ],
 )
@@ -109,6 +110,36 @@ def test_classes_that_the_metadata_do_not_count(tmp_path, monkeypatch):
     ValueError, match="metadata of 'tiny' must say how many classes 'label' has"
   ):
     input_pipeline.load_dataset('tiny')
+
+
+def test_channels_that_the_metadata_do_not_count(tmp_path, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  image = np.full((6, 5, 1), 7, np.uint8)
+  splits = {'train': [(image, 2)], 'test': [(image, 1)]}
+  tfds_files.write(tmp_path, splits, shape=(None, None, None))
+  with pytest.raises(
+    ValueError, match="must say how many channels 'image' has"
+  ):
+    input_pipeline.load_dataset('tiny')
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_channels_that_are_not_those_of_the_metadata(
+  tmp_path, monkeypatch, stream
+):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  images = [np.full((6, 5, channels), 7, np.uint8) for channels in (3, 4)]
+  splits = {'train': [(images[0], 2), (images[1], 0)], 'test': [(images[0], 1)]}
+  tfds_files.write(tmp_path, splits)
+
+  def read_all():
+    dataset = input_pipeline.load_dataset('tiny', stream=stream, image_size=6)
+    return list(dataset.train.blocks(2))
+
+  with pytest.raises(
+    ValueError, match=r"Record 1 of 'tiny', split 'train', .*4 channels.*say 3"
+  ):
+    read_all()
 
 
 def test_data_set_that_is_not_there(tmp_path, monkeypatch):

@@ -53,6 +53,12 @@ def test_steps(warmup):
   )
 
 
+def test_steps_that_round_to_the_same():
+  config = config_of(schedule='step', schedule_boundaries=(0.5, 0.52))
+  schedule = optimizers.make_schedule(config, 20)
+  assert schedule(19) == pytest.approx(0.001)
+
+
 def test_nesterov_with_decay_and_clipping():
   config = config_of(
     optimizer='sgd',

@@ -14,6 +14,7 @@
 # ==============================================================================
 """Which targets go with which methods, and what is refused."""
 
+import jax.numpy as jnp
 import pytest
 
 from experiments import contenders
@@ -62,6 +63,16 @@ def test_a_density_is_taken_or_refused(method):
 def test_targets_of_scl_alone(method, target):
   with pytest.raises(ValueError, match=rf'config.{next(iter(target))}='):
     rules.rule_of(config_of(method=method, **target), 100)
+
+
+def test_blocks_are_written_as_text():
+  config = config_of(method='scl', target_density=0.3)
+  config.scl.granularity = '(4, 2)'
+  state = rules.rule_of(config, 100).init({'w': jnp.ones((8, 6))})
+  assert state.mask_params['w'].shape == (2, 3)
+  config.scl.granularity = '(4,'
+  with pytest.raises(ValueError, match=r"granularity must be .*got '\(4,'"):
+    rules.rule_of(config, 100)
 
 
 def test_the_dense_network_has_density_one():

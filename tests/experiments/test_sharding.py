@@ -73,6 +73,8 @@ PARAMS = {'d': {'kernel': jnp.ones((8, 6)), 'bias': jnp.ones(6)}}
 @pytest.mark.parametrize(
   ('pairs', 'message'),
   [
+    (('.*', ('fsdp',)), 'must hold pairs of a pattern and axes'),
+    ((('(', ('fsdp',)),), r"pattern '\(' is no regular expression"),
     (PAIRS[:1], "must cover every leaf, .* matches 'd/bias'"),
     ((*PAIRS, ('e/.*', ())), "'e/.*' matches no leaf"),
     ((('.*', ('fsdp', 'tensor')),), "do not fit 'd/bias'"),
