@@ -25,6 +25,7 @@ import numpy as np
 from experiments import artifacts
 from experiments import contenders
 from experiments import findings as findings_lib
+from experiments import plots
 from experiments import result_store
 
 # A density further from the one asked for than this is marked.
@@ -173,4 +174,4 @@ def _plot(path: str, report: Mapping[str, Any]) -> None:
   axes.xaxis.set_minor_locator(mpl_ticker.NullLocator())
   axes.grid(alpha=0.3)
   axes.legend(fontsize='small')
-  figure.savefig(path, dpi=120)
+  plots.save(path, figure)

@@ -20,6 +20,7 @@ from typing import Any
 import matplotlib.figure as mpl_figure
 import numpy as np
 
+from experiments import plots
 from experiments import result_store
 
 
@@ -122,4 +123,4 @@ def plot(path: str, rows: Sequence[Mapping[str, Any]], split: str) -> None:
   )
   axes.grid(alpha=0.3)
   axes.legend()
-  figure.savefig(path, dpi=120)
+  plots.save(path, figure)

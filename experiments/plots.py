@@ -15,6 +15,7 @@
 """Pictures of a run, as PNG files."""
 
 from collections.abc import Mapping, Sequence
+import io
 from typing import Any
 
 import jax
@@ -23,9 +24,22 @@ import matplotlib.ticker as mpl_ticker
 import numpy as np
 
 import scl_jax
+from scl_jax import atomic
 from scl_jax import tree as tree_lib
 
 _BLUE, _ORANGE, _GREY = '#0b6e99', '#d9730d', '#787774'
+
+
+def save(path: str, figure: mpl_figure.Figure) -> None:
+  """Replaces a PNG file at once, so that it is never half-written.
+
+  Args:
+    path: The file.
+    figure: What it shall show.
+  """
+  image = io.BytesIO()
+  figure.savefig(image, format='png', dpi=120)
+  atomic.write(path, image.getvalue())
 
 
 def training(path: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -57,7 +71,7 @@ def training(path: str, history: Sequence[Mapping[str, float]]) -> None:
   lower.plot(steps, densities, color=_ORANGE)
   lower.set(xlabel='step', ylabel='density', yscale=_scale(densities))
   lower.yaxis.set_major_formatter(mpl_ticker.PercentFormatter(1.0))
-  figure.savefig(path, dpi=120)
+  save(path, figure)
 
 
 def _scale(values: Sequence[float]) -> str:
@@ -84,7 +98,7 @@ def layers(path: str, masks: Any) -> None:
   axes.set(xlabel='density', xlim=(0, 1.2 * max([*densities, 1e-6])))
   axes.xaxis.set_major_formatter(mpl_ticker.PercentFormatter(1.0))
   axes.spines[['top', 'right']].set_visible(False)
-  figure.savefig(path, dpi=120)
+  save(path, figure)
 
 
 def inputs(path: str, masks: Any, image_shape: tuple[int, ...]) -> None:
@@ -112,4 +126,4 @@ def inputs(path: str, masks: Any, image_shape: tuple[int, ...]) -> None:
   image = axes.imshow(counts, cmap='viridis', vmin=0)
   figure.colorbar(image, ax=axes)
   axes.set(title=title, xticks=[], yticks=[])
-  figure.savefig(path, dpi=120)
+  save(path, figure)

@@ -25,6 +25,7 @@ import numpy as np
 from experiments import artifacts
 from experiments import contenders
 from experiments import findings as findings_lib
+from experiments import plots
 from experiments import result_store
 
 
@@ -34,7 +35,7 @@ def write(workdir: str, report: Mapping[str, Any]) -> None:
   artifacts.write_text(os.path.join(workdir, 'table.md'), table(rows))
   label = contenders.label_of(report['config']['method'])
   figure = plot(rows, label, report['split'])
-  figure.savefig(os.path.join(workdir, 'front.png'), dpi=120)
+  plots.save(os.path.join(workdir, 'front.png'), figure)
 
 
 def is_dense(field: str, value: float) -> bool:
