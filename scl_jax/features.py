@@ -25,9 +25,10 @@ axes. The frameworks disagree about the place of these axes:
 | Flax attention: kernel of `out` | (heads, depth, out) | (-1,) |
 | embeddings: `embedding`, `embed.../weight` | (entries, features) | (-1,) |
 
-Names decide, never the rank alone: a rank-3 `kernel` may be a 1-D convolution,
-an attention projection or a stack of matrices. Where the name does not settle
-it, `feature_axes` must.
+Names decide, the leaf's own and its layer's, never the rank alone: a rank-3
+`kernel` may be a 1-D convolution, an attention projection or a stack of
+matrices. Where names do not settle it, as below Linen's `Scan...` and
+`Vmap...`, `feature_axes` must.
 """
 
 from collections.abc import Callable, Iterable, Mapping

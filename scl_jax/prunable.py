@@ -69,7 +69,7 @@ def default_prunable(path: str, leaf: Any) -> bool:
   if not names:
     return True
   # Of the layer itself: a block that begins with a norm holds other layers too.
-  if any(_NORM_NAME.fullmatch(_snake(name)) for name in names[-2:-1]):
+  if len(names) > 1 and _NORM_NAME.fullmatch(_snake(names[-2])):
     return False
   is_weight, is_beside = (
     pattern.fullmatch(names[-1]) for pattern in (_WEIGHT_NAME, _BESIDE_NAME)
