@@ -34,8 +34,11 @@ os.environ['XLA_FLAGS'] = ' '.join(
 )
 # Nor does anybody read which lines of Python an operation comes from.
 os.environ['JAX_TRACEBACK_IN_LOCATIONS_LIMIT'] = '0'
-# One cache of compiled programs for pytest, its workers and what they start.
-if 'PYTEST_XDIST_WORKER' not in os.environ:
+# A cache of compiled programs for each worker and what it starts. They do not
+# share one: JAX may read an entry that another process is still writing.
+if worker := os.environ.get('PYTEST_XDIST_WORKER'):
+  os.environ['JAX_COMPILATION_CACHE_DIR'] += f'/{worker}'
+else:
   cache = tempfile.mkdtemp(prefix='scl_jax_tests_')
   atexit.register(shutil.rmtree, cache, ignore_errors=True)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
