@@ -69,6 +69,8 @@ def start(tmp_path):
         env={
             **os.environ,
             'XLA_FLAGS': ONE_DEVICE,
+            # The test compiles meanwhile, and may read what is being written.
+            'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'xla'),
             **(env or {}),
         },
       )  # fmt: skip
