@@ -73,9 +73,11 @@ def run(
       main()
     except _MENDABLE as error:
       raise SystemExit(f'{type(error).__name__}: {error}') from error
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
       print(f'\nStopped by Ctrl-C. {after_interrupt}', file=sys.stderr)
-      raise SystemExit(128 + signal.SIGINT) from error
+      sys.stdout.flush()
+      # At once, as Python would wait for threads that wait for others.
+      os._exit(128 + signal.SIGINT)
 
   jax.config.config_with_absl()
   flags.mark_flags_as_required(required)

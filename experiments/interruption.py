@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # ==============================================================================
-"""SIGTERM, as a request to stop at the next point."""
+"""SIGTERM and Ctrl-C, as requests to stop at the next point."""
 
 from collections.abc import Callable, Iterator
 import contextlib
 import signal
+import sys
 import threading
 
 
@@ -26,34 +27,59 @@ class Interrupted(Exception):
   Attributes:
     step: The step of the checkpoint.
     num_steps: The length of the run.
+    exit_code: What shells expect of a process that the signal ended.
   """
 
-  def __init__(self, step: int, num_steps: int):
+  def __init__(self, step: int, num_steps: int, signum: int):
+    name = 'Ctrl-C' if signum == signal.SIGINT else 'SIGTERM'
     super().__init__(
-      f'Stopped by SIGTERM at step {step} of {num_steps}, with a checkpoint; '
+      f'Stopped by {name} at step {step} of {num_steps}, with a checkpoint; '
       'go on with --resume.'
     )
     self.step = step
     self.num_steps = num_steps
+    self.exit_code = 128 + signum
 
 
 @contextlib.contextmanager
-def notice(*, active: bool) -> Iterator[Callable[[], bool]]:
-  """While it lasts, SIGTERM is noted and does nothing else.
+def notice(*, active: bool) -> Iterator[Callable[[], int]]:
+  """While it lasts, SIGTERM and the first Ctrl-C are noted and do nothing else.
+
+  An exception in the midst of a checkpoint could be lost in a thread of it. The
+  second Ctrl-C acts as ever.
 
   Args:
     active: If not, or outside of the main thread, where Python handles no
-      signals, SIGTERM ends the process as ever.
+      signals, signals end the process as ever.
 
   Yields:
-    A function that says whether SIGTERM came.
+    A function that returns the signal that came, or 0.
   """
-  requested = threading.Event()
+  came = 0
   if not active or threading.current_thread() is not threading.main_thread():
-    yield requested.is_set
+    yield lambda: came
     return
-  before = signal.signal(signal.SIGTERM, lambda *_: requested.set())
+
+  def note(signum, _):
+    nonlocal came
+    came = signum
+    if signum == signal.SIGINT:
+      signal.signal(signal.SIGINT, before[signal.SIGINT])
+      with contextlib.suppress(RuntimeError):  # amid another line
+        print(
+          '\nCtrl-C: stops at the next point, with a checkpoint; once more '
+          'stops at once.',
+          file=sys.stderr,
+        )
+
+  # A shell has its reasons where it starts a process that ignores Ctrl-C.
+  before = {
+    signum: signal.signal(signum, note)
+    for signum in (signal.SIGTERM, signal.SIGINT)
+    if signum == signal.SIGTERM or signal.getsignal(signum) != signal.SIG_IGN
+  }
   try:
-    yield requested.is_set
+    yield lambda: came
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for signum, handler in before.items():
+      signal.signal(signum, handler)

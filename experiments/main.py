@@ -25,7 +25,6 @@ with --config.distributed=True.
 """
 
 import os
-import signal
 
 from absl import flags
 from ml_collections import config_flags
@@ -82,7 +81,7 @@ def main() -> None:
   except interruption.Interrupted as error:
     if hosts.is_first():
       print(error)
-    raise SystemExit(128 + signal.SIGTERM) from error
+    raise SystemExit(error.exit_code) from error
 
   if not hosts.is_first():
     return

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import itertools
 import math
 import os
+import signal
 import time
 from typing import Any, NamedTuple
 
@@ -87,7 +88,8 @@ def train_and_evaluate(
     ValueError: If the config is bad; if `workdir` holds an unfinished run, or
       with `resume` one of another config; if a network with gates diverges.
     FileNotFoundError: If the data or the warm start is not there.
-    experiments.interruption.Interrupted: After SIGTERM, when all is saved.
+    experiments.interruption.Interrupted: After SIGTERM or Ctrl-C, when all is
+      saved.
   """
   logging.info('JAX %s on %s', jax.__version__, jax.devices())
   artifacts.check(workdir, config, resume=resume)
@@ -225,7 +227,7 @@ def run_job(
       jax.tree.map(lambda leaf: leaf.delete(), job.state)  # as a step would
     seconds = lambda: seconds_before + time.perf_counter() - job.start
     with (
-      interruption.notice(active=workdir is not None) as is_requested,
+      interruption.notice(active=workdir is not None) as requested,
       recording.recorder(
         workdir if hosts.is_first() else None, config, history, num_steps
       ) as record,
@@ -258,7 +260,7 @@ def run_job(
         if rule is not None and freeze - number <= point['step'] < freeze:
           findings = diagnose(state, num_steps)
         since_save += 1
-        is_stopped = hosts.any_of(is_requested())
+        is_stopped = hosts.any_of(bool(requested()))
         if (
           since_save == config.points_per_checkpoint
           or point['step'] == num_steps
@@ -268,7 +270,9 @@ def run_job(
           ckpt.save(state, progress)
           since_save = 0
         if is_stopped:
-          raise interruption.Interrupted(point['step'], num_steps)
+          # Another process may have been the one that was asked.
+          signum = requested() or signal.SIGTERM
+          raise interruption.Interrupted(point['step'], num_steps, signum)
 
   state = sharding.without_types(state)
   if config.recalibration_batches:

@@ -42,7 +42,7 @@ PyTree = tree_lib.PyTree
 
 # Entries of an array that is too large for the cache, and of a block.
 _LARGE = 2**20
-_BLOCK = 2**17
+_BLOCK = 2**18
 
 
 def step_in_blocks(

@@ -28,7 +28,9 @@ axes. The frameworks disagree about the place of these axes:
 Names decide, the leaf's own and its layer's, never the rank alone: a rank-3
 `kernel` may be a 1-D convolution, an attention projection or a stack of
 matrices. Where names do not settle it, as below Linen's `Scan...` and
-`Vmap...`, `feature_axes` must.
+`Vmap...` and Haiku's `layer_stack`, or for a `weight` of rank 3 outside of a
+`conv...`, `feature_axes` must. No name tells a stack of convolutions that
+Linen's `scan` was given a name for from one convolution of a rank more.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -67,29 +69,39 @@ def default_feature_axes(path: str, leaf: Any) -> Axes:
   *parents, name = [n.lower() for n in tree_lib.names_of(path)] or ['']
   parent = parents[-1] if parents else ''  # those above it are of other layers
   rank = jnp.ndim(leaf)
-  if name.startswith('weight'):
+  # What Linen and Haiku make of several layers has one more axis, or has not.
+  is_stack = any(
+    n.startswith(('scan', 'vmap')) or 'layer_stack' in n for n in parents
+  )
+  if 'weight' in name:
     # An embedding table has one row an entry in every framework; patches are
     # embedded by a projection.
-    is_table = rank == 2 and 'embed' in parent and 'patch' not in parent
-    return (-1,) if is_table else (0,)
-  if rank == 2 or not name.startswith('kernel'):
-    return (-1,)
-  # What `flax.linen.scan` and `vmap` make has one more axis, or has not.
-  if not any(n.startswith(('scan', 'vmap')) for n in parents):
-    is_projection = parent in ('query', 'key', 'value')
-    if rank == 3 and is_projection:
-      return (-2, -1)
-    if 'conv' in parent or (rank == 3 and parent == 'out'):
+    if rank == 2 and 'embed' in parent and 'patch' not in parent:
       return (-1,)
-    # A 2-D convolution, HWIO; else a stack of projections, or a convolution.
-    if rank == 4 and not is_projection:
+    # Of rank 3 a 1-D convolution, or a stack that `vmap` has made.
+    if rank != 3 or 'conv' in parent + name:
+      return (0,)
+    examples = '(0,) for a convolution, (0, 1) for a stack of layers'
+  else:
+    if rank == 2 or not (name.startswith('kernel') or is_stack):
       return (-1,)
+    if not is_stack:
+      is_projection = parent in ('query', 'key', 'value')
+      if rank == 3 and is_projection:
+        return (-2, -1)
+      if 'conv' in parent or (rank == 3 and parent == 'out'):
+        return (-1,)
+      # A 2-D convolution, HWIO; else a stack of projections, or a convolution.
+      if rank == 4 and not is_projection:
+        return (-1,)
+    examples = (
+      '(-1,) for a convolution, (-2, -1) for a projection onto heads, or '
+      '(0, -1) for a stack of matrices, as flax.linen.scan makes it'
+    )
   raise ValueError(
     f'The feature axes of {path!r}, shape {jnp.shape(leaf)}, do not follow '
-    'from its name. State them, for example '
-    f"feature_axes={{'{re.escape(path)}': (-1,)}} for a convolution, (-2, -1) "
-    'for a projection onto heads, or (0, -1) for a stack of matrices, as '
-    'flax.linen.scan makes it.'
+    f'from its name. Set feature_axes={{{re.escape(path)!r}: ...}} to '
+    f'{examples}.'
   )
 
 

@@ -27,6 +27,7 @@ import optax
 
 from scl_jax import checks
 from scl_jax import distributions
+from scl_jax import scores as scores_lib
 from scl_jax import thresholding
 from scl_jax import tree as tree_lib
 from scl_jax.mask_rule import MaskRule
@@ -110,11 +111,12 @@ def make_rule(
 
   def move(grads, state, weights):
     fraction = drop_fraction(state.count, end_step, initial_fraction)
-    masks = jax.tree.map(
-      lambda mask, w, score: rewire(mask, jnp.abs(w), score, fraction),
+    connections = tree_lib.keep_where(weights, state.masks)
+    masks = rewire(
       state.masks,
-      tree_lib.keep_where(weights, state.masks),
+      scores_lib.magnitude(connections),
       grow_scores(grads, state, weights),
+      fraction,
     )
     return stored_like(masks, state.masks)
 
@@ -149,35 +151,55 @@ def drop_fraction(
 
 
 def rewire(
-  mask: jax.Array,
-  keep_scores: jax.Array,
-  grow_scores: jax.Array,
-  fraction: ArrayLike,
-) -> jax.Array:
-  """Drops the lowest live connections of a layer and grows the highest others.
+  masks: PyTree, keep_scores: PyTree, grow_scores: PyTree, fraction: ArrayLike
+) -> PyTree:
+  """Drops each layer's lowest live connections and grows its highest others.
 
   A connection that has just been dropped may grow at once; then it has never
   been away. A layer in which no score to grow is finite stays as it is.
 
   Args:
-    mask: The layer's mask, bool.
+    masks: The layers' masks, bool.
     keep_scores: Scores of which the lowest live ones are dropped.
     grow_scores: Scores >= 0 of which the highest are grown, where nothing is
       live after the drop; 0 where they are not finite.
     fraction: The share of live connections to move, in [0, 1].
 
   Returns:
-    A mask with as many connections, bool.
+    Masks with as many connections, bool.
 
   Example:
     >>> mask = jnp.array([True, True, False, False])
     >>> rewire(mask, jnp.array([1.0, 2, 0, 0]), jnp.array([0.0, 0, 3, 4]), 0.5)
     Array([False,  True, False,  True], dtype=bool)
   """
-  live = jnp.sum(mask, dtype=jnp.int32)
-  moved = jnp.floor(fraction * live.astype(jnp.float32)).astype(jnp.int32)
-  moved = jnp.where(jnp.isfinite(grow_scores).any(), moved, 0)
-  keep_scores = jnp.where(mask, keep_scores, -jnp.inf)
-  stays = thresholding.keep_highest(keep_scores, live - moved) > 0
-  grow_scores = jnp.where(stays, -jnp.inf, finite_or_zero(grow_scores))
-  return stays | (thresholding.keep_highest(grow_scores, moved) > 0)
+
+  def number_moved(mask, scores):
+    live = jnp.sum(mask, dtype=jnp.float32)
+    moved = jnp.floor(fraction * live).astype(jnp.int32)
+    return jnp.where(jnp.isfinite(scores).any(), moved, 0)
+
+  moved = jax.tree.map(number_moved, masks, grow_scores)
+  left = jax.tree.map(
+    lambda mask, n: jnp.sum(mask, dtype=jnp.int32) - n, masks, moved
+  )
+  stays = _highest(
+    jax.tree.map(
+      lambda mask, score: jnp.where(mask, score, -jnp.inf), masks, keep_scores
+    ),
+    left,
+  )
+  grown = _highest(
+    jax.tree.map(
+      lambda stay, score: jnp.where(stay, -jnp.inf, finite_or_zero(score)),
+      stays,
+      grow_scores,
+    ),
+    moved,
+  )
+  return jax.tree.map(jnp.logical_or, stays, grown)
+
+
+def _highest(scores: PyTree, numbers: PyTree) -> PyTree:
+  masks = thresholding.keep_highest(scores, numbers)
+  return jax.tree.map(lambda mask: mask > 0, masks)

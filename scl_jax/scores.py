@@ -29,7 +29,7 @@ of the score and, for each score and layer, of the magnitude. Nothing is sorted,
 so sharded arrays stay where they are; it takes 32 × 32 passes.
 """
 
-import functools
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax
@@ -80,11 +80,10 @@ def lamp_budgets(weights: PyTree, budget: ArrayLike | wide.Wide) -> PyTree:
 
   def kept(score_bits):
     score = _float(score_bits)
-    return [_count_from(size, score) for size in sizes]
+    return _counts_from(sizes, score)
 
   def total(counts):  # may be beyond int32
-    wides = [wide.from_array(count) for count in counts]
-    return functools.reduce(wide.plus, wides, wide.from_int(0))
+    return wide.total(wide.from_array(counts))
 
   # The highest score at which enough are kept, and what is above it.
   threshold = thresholding.bisect(
@@ -92,12 +91,11 @@ def lamp_budgets(weights: PyTree, budget: ArrayLike | wide.Wide) -> PyTree:
   )
   most, least = kept(threshold), kept(threshold + 1)
   rest = wide.minus(budget, total(least))
-  counts = []
-  for high, low in zip(most, least, strict=True):
-    surplus = wide.from_array(high - low)
-    taken = jnp.where(wide.at_most(surplus, rest), surplus.low, rest.low)
-    counts.append(low + taken.astype(jnp.int32))
-    rest = wide.minus(rest, surplus)
+  surplus = wide.from_array(most - least)
+  before = wide.minus(wide.running_totals(surplus), surplus)
+  rest = wide.minus(rest, before)
+  taken = jnp.where(wide.at_most(surplus, rest), surplus.low, rest.low)
+  counts = [*(least + taken.astype(jnp.int32))]
   return jax.tree.unflatten(treedef, counts)
 
 
@@ -108,31 +106,39 @@ def _relative(weight: jax.Array) -> jax.Array:
   return size / jnp.where(largest > 0, largest, 1.0)
 
 
-def _count_from(size: jax.Array, score: jax.Array) -> jax.Array:
-  """How many entries have at least this score."""
-  squares = jnp.square(size)
+def _counts_from(sizes: Sequence[jax.Array], score: jax.Array) -> jax.Array:
+  """How many entries of each layer have at least this score."""
 
-  def sum_above(bound):
-    return jnp.sum(jnp.where(size > bound, squares, 0.0))
+  def sums_above(bounds):
+    return jnp.stack(
+      [
+        jnp.sum(jnp.where(size > bound, jnp.square(size), 0.0))
+        for size, bound in zip(sizes, bounds, strict=True)
+      ]
+    )
 
-  def is_below(bits):
-    bound = _float(bits)
-    left = sum_above(bound) + jnp.square(bound)
+  def are_below(bits):
+    bounds = _float(bits)
+    left = sums_above(bounds) + jnp.square(bounds)
     # The largest is 1; so be it in a layer of zeros, whose scores are 0.
-    left = jnp.maximum(left, jnp.where(bound <= 1, 1.0, 0.0))
-    return jnp.square(bound) < score * left
+    left = jnp.maximum(left, jnp.where(bounds <= 1, 1.0, 0.0))
+    return jnp.square(bounds) < score * left
 
-  # The score rises with the magnitude, so the first that is not below.
-  lowest = _float(thresholding.bisect(is_below, -1, _INF) + 1)
-  square = jnp.square(lowest)
-  equal = jnp.sum(size == lowest, dtype=jnp.int32)
+  # The score rises with the magnitude, so the first that is not below. One loop
+  # for all layers, as XLA compiles each.
+  low, high = (jnp.full(len(sizes), x, jnp.int32) for x in (-1, _INF))
+  lowest = _float(thresholding.bisect(are_below, low, high) + 1)
+  squares = jnp.square(lowest)
+  pairs = list(zip(sizes, lowest, strict=True))
+  count = lambda entries: jnp.sum(entries, dtype=jnp.int32)
+  equal = jnp.stack([count(size == bound) for size, bound in pairs])
   # The last i at which w² / (S + i w²) is not below; all where w² or it is 0.
-  is_scored = (square > 0) & (score > 0)
-  last = 1 / score - sum_above(lowest) / jnp.where(is_scored, square, 1.0)
-  last = jnp.where(is_scored, jnp.maximum(jnp.floor(last), 1.0), jnp.inf)
-  is_cut = last < equal.astype(jnp.float32)
-  equal = jnp.where(is_cut, last.astype(jnp.int32), equal)
-  return jnp.sum(size > lowest, dtype=jnp.int32) + equal
+  are_scored = (squares > 0) & (score > 0)
+  last = 1 / score - sums_above(lowest) / jnp.where(are_scored, squares, 1.0)
+  last = jnp.where(are_scored, jnp.maximum(jnp.floor(last), 1.0), jnp.inf)
+  are_cut = last < equal.astype(jnp.float32)
+  equal = jnp.where(are_cut, last.astype(jnp.int32), equal)
+  return equal + jnp.stack([count(size > bound) for size, bound in pairs])
 
 
 def _float(bits: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ so sharded arrays stay where they are, and a billion scores cost 32 passes.
 
 from collections.abc import Callable, Sequence
 import itertools
+import operator
 from typing import NamedTuple
 
 import jax
@@ -41,9 +42,10 @@ class Threshold(NamedTuple):
   """What separates the scores that are kept from the others.
 
   Attributes:
-    key: The scores above this one are kept, an int32 that sorts as they do.
+    key: The scores above this one are kept, an int32 that sorts as they do; a
+      vector where each leaf has its own.
     end: Scores equal to it are kept where a hash of their place is below this
-      one, int32.
+      one, as `key`.
     is_end_kept: Whether they are kept at it, too, bool, for each leaf.
   """
 
@@ -88,24 +90,13 @@ def keep_highest(
     >>> keep_highest({'w': jnp.array([3.0, 1.0, 2.0, 0.0])}, 2)
     {'w': Array([1., 0., 1., 0.], dtype=float32)}
   """
-  if isinstance(budget, wide.Wide) or jax.tree_util.all_leaves([budget]):
-    threshold = find_threshold(scores, budget, costs=costs, rates=rates)
-    return above(scores, threshold)
-  ones = jax.tree.map(lambda _: 1, scores)
-  return jax.tree.map(
-    lambda leaf, most, cost, rate: keep_highest(
-      leaf, most, costs=cost, rates=rate
-    ),
-    scores,
-    budget,
-    ones if costs is None else costs,
-    ones if rates is None else rates,
-  )
+  threshold = find_threshold(scores, budget, costs=costs, rates=rates)
+  return above(scores, threshold)
 
 
 def find_threshold(
   scores: PyTree,
-  budget: ArrayLike | wide.Wide,
+  budget: PyTree,
   *,
   costs: PyTree | None = None,
   rates: PyTree | None = None,
@@ -115,7 +106,7 @@ def find_threshold(
 
   Args:
     scores: As there.
-    budget: As there, for all leaves.
+    budget: As there.
     costs: As there.
     rates: As there.
     when: Whether the threshold is needed. If not it is meaningless and nothing
@@ -131,6 +122,9 @@ def find_threshold(
   leaves, treedef = jax.tree.flatten(scores)
   if not leaves:
     raise ValueError('scores holds no array, so there is nothing to keep.')
+  if not (isinstance(budget, wide.Wide) or jax.tree_util.all_leaves([budget])):
+    each = map(wide.from_array, treedef.flatten_up_to(budget))
+    budget = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
   # Without costs or rates 1 stays a constant, which XLA folds.
   of_leaves = lambda tree, dtype: (
     None
@@ -147,48 +141,64 @@ def find_threshold(
     wide.from_array(budget),
     jnp.where(when, _ROUNDS, 0),
   )
-  is_end_kept = jax.tree.unflatten(treedef, threshold.is_end_kept)
+  is_end_kept = jax.tree.unflatten(treedef, [*threshold.is_end_kept])
   return threshold._replace(is_end_kept=is_end_kept)
 
 
 def _find(leaves, costs, rates, budget, rounds):
-  """The threshold, `is_end_kept` as a list; closes over nothing."""
-  ones = [1] * len(leaves)
-  prices = list(zip(costs or ones, rates or ones, strict=True))
+  """The threshold, `is_end_kept` as a vector; closes over nothing.
+
+  All leaves share one loop, also where the budget is a vector with one of each:
+  a hundred loops, or a sum over one leaf after another, take XLA minutes.
+  """
+  is_shared = budget.low.ndim == 0
+  bound = lambda value: jnp.full(budget.low.shape, value, jnp.int32)
+  ranks = lambda: _ranks(leaves, is_shared)
   keys = [_ordered_int(leaf) for leaf in leaves]
+  rates = jnp.uint32(1) if rates is None else jnp.stack(rates)
+
+  def paid(chosen):
+    """What the chosen entries of each leaf cost."""
+    counts = [
+      jnp.sum(which.astype(jnp.int32) * jnp.asarray(cost, jnp.int32))
+      for which, cost in zip(chosen, costs or [1] * len(leaves), strict=True)
+    ]
+    return wide.times(jnp.stack(counts).astype(jnp.uint32), rates)
+
+  def spent(is_chosen, values, thresholds):
+    chosen = map(is_chosen, values, _each(thresholds, leaves))
+    return wide.total(paid(chosen)) if is_shared else paid(chosen)
+
   # The lowest threshold above which everything can be paid.
+  above_key = lambda key: spent(operator.gt, keys, key)
   key = 1 + bisect(
-    lambda t: ~wide.at_most(_sum([k > t for k in keys], prices), budget),
-    _INT32.min,
-    _INT32.max - 1,
+    lambda t: ~wide.at_most(above_key(t), budget),
+    bound(_INT32.min),
+    bound(_INT32.max - 1),
     rounds=rounds,
   )
-  tied = [k == key for k in keys]
-  rest = wide.minus(budget, _sum([k > key for k in keys], prices))
+  tied = list(map(operator.eq, keys, _each(key, leaves)))
+  rest = wide.minus(budget, above_key(key))
 
   def below(end):
-    ranks = _ranks(leaves)
-    chosen = [e & (r < end) for e, r in zip(tied, ranks, strict=True)]
-    return _sum(chosen, prices)
+    is_below = lambda pair, t: pair[0] & (pair[1] < t)
+    return spent(is_below, zip(tied, ranks(), strict=True), end)
 
   end = bisect(
     lambda t: wide.at_most(below(t), rest),
-    _INT32.min,
-    _INT32.max,
+    bound(_INT32.min),
+    bound(_INT32.max),
     rounds=rounds,
   )
   rest = wide.minus(rest, below(end))
-  # One at the end at most, but if there are more than 2^32 entries.
-  is_end_kept = []
-  for equal, rank, price in zip(tied, _ranks(leaves), prices, strict=True):
-    cost = _sum([equal & (rank == end)], [price])
-    is_kept = wide.at_most(cost, rest)
-    # One that is too dear ends it, for the leaves that follow as well.
-    rest = jax.tree.map(
-      lambda r, k=is_kept: jnp.where(k, r, 0), wide.minus(rest, cost)
-    )
-    is_end_kept.append(is_kept)
-  return Threshold(key, end, is_end_kept)
+  # One at the end at most, but if there are more than 2^32 entries. One that is
+  # too dear ends it, for the leaves that follow as well.
+  at_end = paid(
+    e & (r == t)
+    for e, r, t in zip(tied, ranks(), _each(end, leaves), strict=True)
+  )
+  at_end = wide.running_totals(at_end) if is_shared else at_end
+  return Threshold(key, end, wide.at_most(at_end, rest))
 
 
 def _no_threshold(*operands):
@@ -209,16 +219,18 @@ def above(scores: PyTree, threshold: Threshold) -> PyTree:
   """
   leaves, treedef = jax.tree.flatten(scores)
   masks = []
-  for leaf, rank, is_kept in zip(
+  for leaf, rank, key, end, is_kept in zip(
     leaves,
-    _ranks(leaves),
+    _ranks(leaves, threshold.key.ndim == 0),
+    _each(threshold.key, leaves),
+    _each(threshold.end, leaves),
     treedef.flatten_up_to(threshold.is_end_kept),
     strict=True,
   ):
-    key = _ordered_int(leaf)
-    goes_first = (rank < threshold.end) | ((rank == threshold.end) & is_kept)
-    tied = (key == threshold.key) & goes_first
-    masks.append(((key > threshold.key) | tied).astype(jnp.float32))
+    score = _ordered_int(leaf)
+    goes_first = (rank < end) | ((rank == end) & is_kept)
+    tied = (score == key) & goes_first
+    masks.append(((score > key) | tied).astype(jnp.float32))
   return jax.tree.unflatten(treedef, masks)
 
 
@@ -261,21 +273,22 @@ def random_scores(weights: PyTree, key: jax.Array) -> PyTree:
 
 def bisect(
   holds: Callable[[jax.Array], jax.Array],
-  low: int,
-  high: int,
+  low: ArrayLike,
+  high: ArrayLike,
   *,
   rounds: ArrayLike = _ROUNDS,
 ) -> jax.Array:
   """The largest t in [low, high] where a falling predicate holds, or `low`.
 
   Args:
-    holds: A predicate of an int32 that is true up to some t and false above.
+    holds: A predicate of an int32 that is true up to some t and false above; or
+      of a vector of them, for each.
     low: The least t, int32.
     high: The greatest t, int32.
     rounds: How often to halve the range; 32 is enough for any.
 
   Returns:
-    An int32 scalar.
+    int32, of the shape of the bounds.
 
   Example:
     >>> bisect(lambda t: t * t <= 30, 0, 100)
@@ -293,27 +306,23 @@ def bisect(
   return jax.lax.fori_loop(0, rounds, body, bounds)[0]
 
 
-def _ranks(leaves: Sequence[jax.Array]) -> list[jax.Array]:
-  """The order of equal scores, int32: a hash of the place among all entries."""
+def _ranks(leaves: Sequence[jax.Array], is_shared: bool) -> list[jax.Array]:
+  """The order of equal scores, int32: a hash of the place.
+
+  Among the entries of all leaves, or of its own where each has a budget.
+  """
   starts = itertools.accumulate((leaf.size for leaf in leaves), initial=0)
   return [
     jax.lax.bitcast_convert_type(
-      scrambled(leaf.shape, np.uint32(start % 2**32)), jnp.int32
+      scrambled(leaf.shape, np.uint32(is_shared * start % 2**32)), jnp.int32
     )
     for leaf, start in zip(leaves, starts, strict=False)
   ]
 
 
-def _sum(
-  chosen: Sequence[jax.Array], prices: Sequence[tuple[ArrayLike, ArrayLike]]
-) -> wide.Wide:
-  total = wide.from_int(0)
-  for which, (cost, rate) in zip(chosen, prices, strict=True):
-    count = jnp.sum(
-      which.astype(jnp.int32) * jnp.asarray(cost, jnp.int32), dtype=jnp.int32
-    )
-    total = wide.plus(total, wide.times(count.astype(jnp.uint32), rate))
-  return total
+def _each(values: jax.Array, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+  """For each leaf its own value, or the one of all."""
+  return [*values] if values.ndim else [values] * len(leaves)
 
 
 def _ordered_int(scores: jax.Array) -> jax.Array:

@@ -121,3 +121,26 @@ def minus(a: Wide, b: Wide) -> Wide:
 def at_most(a: Wide, b: Wide) -> jax.Array:
   """Whether a <= b."""
   return (a.high < b.high) | ((a.high == b.high) & (a.low <= b.low))
+
+
+def total(values: Wide) -> Wide:
+  """The sum of a vector of up to 2^16 numbers, which must be below 2^64."""
+  return _from_digits(*(jnp.sum(d, dtype=jnp.uint32) for d in _digits(values)))
+
+
+def running_totals(values: Wide) -> Wide:
+  """The sums of a vector's entries up to each; see `total`."""
+  return _from_digits(
+    *(jnp.cumsum(d, dtype=jnp.uint32) for d in _digits(values))
+  )
+
+
+def _digits(value: Wide) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The upper half, and the digits of 16 bits of the lower."""
+  return value.high, value.low >> _HALF, value.low & _HALF_MASK
+
+
+def _from_digits(high: jax.Array, middle: jax.Array, low: jax.Array) -> Wide:
+  """From sums of digits."""
+  middle = middle + (low >> _HALF)
+  return Wide(high + (middle >> _HALF), (middle << _HALF) | (low & _HALF_MASK))

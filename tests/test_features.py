@@ -46,7 +46,10 @@ pytestmark = pytest.mark.usefixtures('strict')
     # Equinox and PyTorch: outputs first, but for embeddings.
     ('layers/0/weight', (3, 4), (0,)),
     ('conv/weight', (8, 1, 3, 3), (0,)),
+    ('layers/0/weight', (8, 1, 3, 3), (0,)),
+    ('conv1d/weight', (8, 1, 3), (0,)),
     ('cell/weight_ih', (12, 4), (0,)),
+    ('attention/in_proj_weight', (12, 4), (0,)),
     ('embedding/weight', (100, 8), (-1,)),
     ('embed/weight', (100, 8), (-1,)),
     ('embed_tokens/weight', (100, 8), (-1,)),
@@ -88,6 +91,9 @@ def test_default(path, shape, expected):
     ('params/VmapConv_0/kernel', (5, 3, 4, 8)),
     ('kernel', (8, 2, 4)),
     ('params/moe/kernel', (2, 2, 3, 4, 5)),
+    ('__layer_stack_no_per_layer/linear/w', (3, 4, 4)),
+    ('__layer_stack_no_per_layer/conv2_d/w', (3, 3, 3, 4, 4)),
+    ('layers/0/weight', (3, 6, 4)),
   ],
 )
 def test_ambiguous_kernels_raise(path, shape):

@@ -14,6 +14,8 @@
 # ==============================================================================
 """Tests of wide.py."""
 
+import itertools
+
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -44,6 +46,25 @@ def test_sums_and_order_against_python(a, b):
   assert wide.to_int(_MINUS(x, y)) == max(a - b, 0)
   assert bool(_AT_MOST(x, y)) == (a <= b)
   assert bool(_AT_MOST(x, x))
+
+
+@hypothesis.given(st.lists(st.integers(0, 2**60), min_size=1, max_size=9))
+def test_sums_of_vectors_against_python(numbers):
+  values = wide.Wide(
+    jnp.array([n >> 32 for n in numbers], jnp.uint32),
+    jnp.array([n & 0xFFFFFFFF for n in numbers], jnp.uint32),
+  )
+  assert wide.to_int(wide.total(values)) == sum(numbers)
+  sums = zip(*wide.running_totals(values), strict=True)
+  found = [wide.to_int(wide.Wide(*pair)) for pair in sums]
+  assert found == list(itertools.accumulate(numbers))
+
+
+def test_the_longest_vector():
+  """Of the largest digits."""
+  most = jnp.full(2**16, 2**32 - 1, jnp.uint32)
+  found = wide.total(wide.Wide(jnp.zeros_like(most), most))
+  assert wide.to_int(found) == 2**16 * (2**32 - 1)
 
 
 @pytest.mark.parametrize('value', [0.0, 3.7, 2.0**31, 1.5 * 2.0**40])

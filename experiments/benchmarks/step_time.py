@@ -127,13 +127,10 @@ def measure(
       step, lambda params, _: jax.grad(loss_fn)(params, inputs), steps, unroll
     )
     if name in _UPDATES:
-      # Behind a barrier, as the gradients of a step are arrays that are made.
-      runs[name, 'update'] = _make_run(
-        step,
-        lambda _, grads: jax.lax.optimization_barrier(grads),
-        steps,
-        unroll,
-      )
+      # Tied to the params, or XLA would compute once for all steps what follows
+      # from gradients that never change.
+      tied = lambda *both: jax.lax.optimization_barrier(both)[1]
+      runs[name, 'update'] = _make_run(step, tied, steps, unroll)
 
   seconds = {key: [] for key in runs}
   for index in tqdm.trange(rounds + 1, disable=None):

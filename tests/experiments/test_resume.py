@@ -147,6 +147,31 @@ def test_sigterm(uninterrupted, tmp_path):
   assert_same(tmp_path, uninterrupted)
 
 
+def test_ctrl_c(capsys):
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with interruption.notice(active=True) as requested:
+      assert requested() == 0
+      signal.raise_signal(signal.SIGINT)
+      assert requested() == signal.SIGINT
+      assert 'once more stops at once' in capsys.readouterr().err
+      with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+      signal.raise_signal(signal.SIGINT)
+
+    # As in the background of a shell.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruption.notice(active=True) as requested:
+      signal.raise_signal(signal.SIGINT)
+      assert requested() == 0
+  finally:
+    signal.signal(signal.SIGINT, before)
+  error = interruption.Interrupted(3, 8, signal.SIGINT)
+  assert str(error).startswith('Stopped by Ctrl-C at step 3 of 8')
+  assert error.exit_code == 130
+
+
 def test_the_newest_are_kept(uninterrupted):
   found = sorted(int(p.name) for p in (uninterrupted / 'checkpoints').iterdir())
   steps = [
