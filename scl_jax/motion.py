@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from scl_jax import branching
 from scl_jax import metrics
@@ -66,7 +67,7 @@ def observe(
   count: jax.Array,
   mask_params: tree_lib.PyTree,
   sizes: tree_lib.PyTree,
-  end: int | None = None,
+  end: ArrayLike | None = None,
 ) -> MotionState:
   """Looks at the masks, if it is time.
 

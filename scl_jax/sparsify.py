@@ -183,11 +183,27 @@ def sparsify(
       state.weights,
       updates,
     )
-    state = step(inner, rule, grads, state, extra_args)
-    effective = params_of(rule, state.rule_state, state.weights)
-    return jax.tree.map(_difference, params, effective), state
+    try:
+      new_state = step(inner, rule, grads, state, extra_args)
+    except (AttributeError, TypeError, ValueError) as error:
+      expected = jax.eval_shape(rule.init, state.weights)
+      _check_same_rule(state.rule_state, expected, error)
+      raise
+    _check_same_rule(state.rule_state, new_state.rule_state)
+    effective = params_of(rule, new_state.rule_state, new_state.weights)
+    return jax.tree.map(_difference, params, effective), new_state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check_same_rule(given, made, cause=None) -> None:
+  """Raises if a rule was given a state of another kind than it makes."""
+  if jax.tree.structure(given) != jax.tree.structure(made):
+    raise ValueError(
+      f'state was made by another rule, or by one with other options: it holds '
+      f'a {type(given).__name__} that does not fit. Go on with the rule that '
+      'made it, or start the new one by init(params).'
+    ) from cause
 
 
 def _step_of_product(reset, inner, rule, grads, state, extra_args):

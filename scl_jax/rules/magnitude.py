@@ -43,11 +43,13 @@ class GradualMagnitudeState(NamedTuple):
     count: Steps so far, int32; a step whose saliency is not finite waits.
     masks: bool; `None` at leaves that are not prunable.
     budget: The connections to end with, int32: one number, or one a layer.
+    end_step: The step at which they are reached, int32.
   """
 
   count: ArrayLike
   masks: PyTree
   budget: PyTree
+  end_step: jax.Array
 
 
 def gradual_magnitude(
@@ -116,14 +118,19 @@ def gradual_magnitude(
       count=jnp.zeros((), jnp.int32),
       masks=jax.tree.map(lambda w: jnp.full_like(w, True, bool), connections),
       budget=distributions.budgets(connections, target_density, allocation),
+      end_step=jnp.asarray(end_step, jnp.int32),
     )
 
   def update_fn(grads, state, weights):
+    # One that a resumed run has lowered to before the present step is now.
+    given = jnp.asarray(end_step, jnp.int32)
+    latest = jnp.minimum(state.end_step, state.count)
+    end = jnp.where(state.count <= given, given, latest)
+    state = state._replace(end_step=end)
     since = state.count - begin_step
-    is_due = (since >= 0) & (since % update_every == 0)
-    is_due &= state.count <= end_step
+    is_due = (since >= 0) & (since % update_every == 0) & (state.count <= end)
     return jax.lax.cond(
-      is_due | (state.count == end_step),
+      is_due | (state.count == end),
       choose,
       _keep,
       grads,
@@ -133,7 +140,8 @@ def gradual_magnitude(
 
   def choose(grads, state, weights):
     connections = tree_lib.keep_where(weights, state.masks)
-    left = (end_step - state.count) / jnp.maximum(end_step - begin_step, 1)
+    num_steps = jnp.maximum(end_step - begin_step, 1)
+    left = (state.end_step - state.count) / num_steps
     surplus = jnp.asarray(left, jnp.float32) ** 3
     if allocation == 'global':
       total = sum(w.size for w in jax.tree.leaves(connections))

@@ -248,10 +248,17 @@ def scl(
       tree_lib.keep_where(tree, state.mask_params) for tree in (grads, weights)
     )
     sizes = targets.sizes_of(weights, state.mask_params)
+    if freeze_step is not None:
+      # One that a resumed run has lowered to before the present step is now.
+      given = jnp.asarray(freeze_step, jnp.int32)
+      latest = jnp.minimum(state.freeze_step, state.count + 1)
+      state = state._replace(
+        freeze_step=jnp.where(state.count < given, given, latest)
+      )
     new = move(grads, state, weights, sizes)
     if freeze_step is not None:
       # Selected, not branched: a branch would copy what it passes on.
-      frozen = state.count >= freeze_step
+      frozen = state.count >= state.freeze_step
       old = state._replace(count=new.count)
       new = jax.tree.map(lambda x, y: jnp.where(frozen, x, y), old, new)
     seen = motion.observe(
@@ -259,7 +266,7 @@ def scl(
       state.count,
       new.mask_params,
       sizes,
-      end=None if freeze_step is None else freeze_step - 1,
+      end=None if freeze_step is None else state.freeze_step - 1,
     )
     return new._replace(motion_state=seen)
 
@@ -315,7 +322,7 @@ def scl(
     moved = optax.apply_updates(mask_params, steps)
     if target is not None and freeze_step is not None:
       # The last step before the freeze cuts instead.
-      is_last = state.count == freeze_step - 1
+      is_last = state.count == state.freeze_step - 1
       moved = jax.tree.map(
         lambda cut, m: jnp.where(is_last, cut, m),
         target.cut(mask_params, sizes, state.budget, is_last),
