@@ -16,6 +16,7 @@
 
 from collections.abc import Callable, Sequence
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -103,6 +104,8 @@ def check_whole(
     f'a whole number >= {least}',
     or_none=or_none,
   )
+  if isinstance(value, numbers.Real) and value >= 2**31:
+    raise ValueError(f'{name} must be below 2^31, as steps are; got {value!r}.')
 
 
 def is_transformation(value: Any) -> bool:
@@ -169,7 +172,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
   Raises:
     ValueError: If it is something else.
   """
-  if value not in choices:
+  if not isinstance(value, str) or value not in choices:
     listed = ', '.join(repr(choice) for choice in choices)
     raise ValueError(f'{name} must be one of {listed}; got {value!r}.')
 

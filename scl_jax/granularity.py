@@ -15,6 +15,7 @@
 """What one mask variable stands for, and the shapes that follow from it."""
 
 from collections.abc import Callable, Mapping
+import numbers
 from typing import Any
 
 import jax.numpy as jnp
@@ -88,9 +89,18 @@ def _check_one(granularity: Any) -> None:
   is_block = (
     isinstance(granularity, (tuple, list))
     and len(granularity) > 0
-    and all(isinstance(size, int) and size > 0 for size in granularity)
+    and all(
+      isinstance(size, numbers.Integral)
+      and not isinstance(size, bool)
+      and size > 0
+      for size in granularity
+    )
   )
-  if not is_block and granularity not in ('connection', 'feature'):
+  is_name = isinstance(granularity, str) and granularity in (
+    'connection',
+    'feature',
+  )
+  if not is_block and not is_name:
     raise ValueError(
       "granularity must be 'connection', 'feature' or a block shape such as "
       f'(4, 4); got {granularity!r}.'

@@ -154,7 +154,7 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
   """
 
   def times(leaf, mask):
-    return leaf * mask.astype(jnp.result_type(leaf))
+    return leaf * jnp.asarray(mask, jnp.result_type(leaf))
 
   return _map_masked(times, params, masks)
 
@@ -195,7 +195,9 @@ def _map_masked(
 
   def apply(path, leaf, mask):
     return (
-      leaf if mask is None else fn(leaf, expand(mask, jnp.shape(leaf), path))
+      leaf
+      if mask is None
+      else fn(leaf, expand(jnp.asarray(mask), jnp.shape(leaf), path))
     )
 
   leaves = [apply(*row) for row in tree_lib.zip_leaves(tree, masks)]

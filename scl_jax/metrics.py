@@ -148,10 +148,14 @@ def dead_features(
   Returns:
     A tree like `masks` of int32 scalars.
 
+  Raises:
+    ValueError: If it holds anything but arrays, or the axes do not fit.
+
   Example:
     >>> dead_features({'kernel': jnp.array([[1.0, 0.0], [1.0, 0.0]])})
     {'kernel': Array(1, dtype=int32)}
   """
+  _check(masks)
   resolve = features.resolve_feature_axes(feature_axes)
 
   def count(path, mask):

@@ -24,6 +24,7 @@ from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scl_jax import patterns as path_patterns
 from scl_jax import tree as tree_lib
@@ -105,9 +106,16 @@ def prunable(params: PyTree, select: Prunable = None) -> PyTree:
   elif isinstance(select, str) or _is_strings(select):
     chosen = _match(params, [select] if isinstance(select, str) else select)
   elif callable(select) and not _is_tree(params, select):
-    chosen = tree_lib.map_with_path(
-      lambda path, leaf: bool(select(path, leaf)), params
-    )
+
+    def choose(path, leaf):
+      answer = select(path, leaf)
+      if not isinstance(answer, (bool, np.bool)):
+        raise ValueError(
+          f'prunable must answer True or False, got {answer!r} for {path!r}.'
+        )
+      return bool(answer)
+
+    chosen = tree_lib.map_with_path(choose, params)
   else:
     chosen = _check_tree(params, select)
 

@@ -72,14 +72,17 @@ def to_storage(
   Raises:
     ValueError: If it is another dtype.
   """
-  dtype = jnp.dtype(mask_dtype)
+  try:
+    dtype = jnp.dtype(mask_dtype)
+  except TypeError:
+    dtype = mask_dtype  # none
   if dtype == jnp.float32:
     return lambda mask_params, _: mask_params
   if dtype == jnp.bfloat16:
     return lambda mask_params, count: round_stochastically(
       mask_params, jax.random.fold_in(jax.random.key(0), count)
     )
-  raise ValueError(f'mask_dtype must be float32 or bfloat16, got {dtype}.')
+  raise ValueError(f'mask_dtype must be float32 or bfloat16, got {dtype!s}.')
 
 
 def _round(x: jax.Array, key: jax.Array) -> jax.Array:

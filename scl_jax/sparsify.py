@@ -178,7 +178,7 @@ def sparsify(
     tree_lib.check_same_structure(params, updates, 'params', 'updates')
     # From here on leaves that are not floating point are None.
     grads = jax.tree.map(
-      lambda _, w, g: None if w is None else g.astype(w.dtype),
+      lambda _, w, g: None if w is None else jnp.asarray(g, w.dtype),
       params,
       state.weights,
       updates,

@@ -143,7 +143,7 @@ def get_estimator(
   """
   if callable(estimator):
     return estimator
-  if estimator not in ESTIMATORS:
+  if not isinstance(estimator, str) or estimator not in ESTIMATORS:
     raise ValueError(
       f'estimator must be one of {", ".join(ESTIMATORS)}, or a function '
       f'm -> derivative; got {estimator!r}.'
@@ -177,6 +177,13 @@ def unit_step(
     Array([1., 1., 1.], dtype=float32)
   """
   derivative = get_estimator(estimator)
+  if not jax.tree_util.all_leaves([mask_params]) or isinstance(
+    mask_params, str
+  ):
+    raise ValueError(
+      'mask_params must be one array, of a tree take jax.tree.map(unit_step, '
+      f'mask_params); got {type(mask_params).__name__}.'
+    )
   mask_params = jnp.asarray(mask_params)
   if not jnp.issubdtype(mask_params.dtype, jnp.floating):
     raise ValueError(

@@ -74,6 +74,7 @@ def summary(
   for path, leaf, mask, cost in tree_lib.zip_leaves(params, masks, costs):
     if mask is None:
       continue
+    mask = jnp.asarray(mask)
     if jnp.shape(mask) != jnp.shape(leaf):
       raise ValueError(
         f'masks must have the shapes of params: {path!r} is '

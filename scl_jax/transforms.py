@@ -25,7 +25,7 @@ nothing but JAX, NumPy and optax:
     )
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import numbers
 from typing import Any, NamedTuple
 
@@ -121,11 +121,8 @@ def normalize_by_feature_norm(
     'a whole number of steps >= 1',
   )
   _check('eps', eps, _is_positive_or_0, 'finite and >= 0')
-  if isinstance(feature_axes, numbers.Integral):
-    raise ValueError(
-      f'feature_axes must be a tuple, such as ({feature_axes},), a function '
-      f'(key_path, leaf) -> axes or None; got {feature_axes}.'
-    )
+  if not callable(feature_axes):
+    _check_axes(feature_axes)
 
   def squared_norms(updates):
     def squared_norm(key_path, g):
@@ -186,15 +183,30 @@ def _other_axes(
   """The axes to sum over: all but the feature axes."""
   if callable(feature_axes):
     feature_axes = feature_axes(key_path, leaf)
+  _check_axes(feature_axes)
   axes = () if feature_axes is None else tuple(feature_axes)
   rank = jnp.ndim(leaf)
+  where = f'{jax.tree_util.keystr(key_path)!r} of shape {jnp.shape(leaf)}'
   if any(not -rank <= axis < rank for axis in axes):
     raise ValueError(
-      f'feature_axes {axes} are out of range for the leaf '
-      f'{jax.tree_util.keystr(key_path)!r} of shape {jnp.shape(leaf)}.'
+      f'feature_axes {axes} are out of range for the leaf {where}.'
     )
   features = {axis % rank for axis in axes}
+  if len(features) != len(axes):
+    raise ValueError(f'feature_axes {axes} name an axis of {where} twice.')
   return tuple(axis for axis in range(rank) if axis not in features)
+
+
+def _check_axes(axes: Any) -> None:
+  is_known = axes is None or (
+    isinstance(axes, Sequence)
+    and all(isinstance(axis, numbers.Integral) for axis in axes)
+  )
+  if not is_known:
+    raise ValueError(
+      'feature_axes must be a tuple of whole numbers, such as (-1,), a '
+      f'function (key_path, leaf) -> axes, or None; got {axes!r}.'
+    )
 
 
 class AddConnectionPenaltyState(NamedTuple):
@@ -227,8 +239,9 @@ def add_connection_penalty(
     An `optax.GradientTransformation`.
 
   Raises:
-    ValueError: If λ is a number, and negative or not finite, or `derivative` no
-      function; at `update`, if `params` (the mask variables) are missing.
+    ValueError: If λ is negative or not finite, or `derivative` no function; at
+      `update`, if `params` (the mask variables) are missing. What is traced or
+      a schedule is not checked.
 
   Example:
     >>> tx = add_connection_penalty(0.5)
@@ -236,8 +249,7 @@ def add_connection_penalty(
     >>> tx.update(jnp.zeros(2), tx.init(m), m)[0]
     Array([0.5, 0.5], dtype=float32)
   """
-  # An array may be negative: `scl_jax.control` holds a density by its λ.
-  if not callable(penalty) and not isinstance(penalty, jax.Array):
+  if not callable(penalty):
     _check('penalty', penalty, _is_positive_or_0, 'finite and >= 0')
   if derivative is not None and not callable(derivative):
     raise ValueError(

@@ -322,3 +322,48 @@ def test_tolerances(tolerance):
 def test_what_is_no_function_is_not_traced(use):
   with pytest.raises(TypeError, match=r"^fn must be a function .*got 'a'"):
     use('a', {'w': jnp.eye(2)}, *[None] * (use is scl_jax.compact), jnp.eye(2))
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (
+      lambda: scl_jax.scl(0.1, freeze_step=2**31),
+      r'freeze_step .* below 2\^31',
+    ),
+    (lambda: scl_jax.scl(0.1, mask_dtype='x'), 'mask_dtype must be .* got x'),
+    (lambda: scl_jax.scl(0.1, estimator={}), 'estimator must be one of'),
+    (lambda: scl_jax.scl(0.1, penalty_order=np.ones(2)), 'penalty_order must'),
+    (lambda: scl_jax.scl(0.1, granularity=np.ones(2)), 'granularity must be'),
+    (lambda: scl_jax.scl(0.1, granularity=(True, 2)), 'granularity must be'),
+    (lambda: scl_jax.unit_step({'a': jnp.ones(2)}), 'mask_params must be one'),
+    (lambda: scl_jax.unit_step(None), 'mask_params must be one array'),
+    (lambda: scl_jax.unit_step('a'), 'mask_params must be one array'),
+    (
+      lambda: scl_jax.prunable({'w': jnp.ones((2, 2))}, lambda path, leaf: 'x'),
+      "prunable must answer True or False, got 'x' for 'w'",
+    ),
+    (
+      lambda: scl_jax.scl(target_macs=0.5, costs='x', freeze_step=9).init(
+        _weights()
+      ),
+      'costs must hold one number',
+    ),
+  ],
+)
+def test_what_is_of_another_kind(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_what_is_as_good():
+  block = (np.int64(2), np.int64(2))
+  variables = scl_jax.init_mask_params(
+    {'w': jnp.ones((4, 4))}, granularity=block
+  )
+  assert variables['w'].shape == (2, 2)
+  assert scl_jax.apply_masks({'w': 2.0}, {'w': 1.0}) == {'w': 2.0}
+  tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.scl(0.1))
+  params = {'w': jnp.ones((2, 2)), 'scale': 1.0}
+  updates, _ = tx.update(params, tx.init(params), params)
+  np.testing.assert_allclose(updates['scale'], -0.1, rtol=1e-6)

@@ -336,9 +336,22 @@ def test_bad_update_every(update_every):
     transforms.normalize_by_feature_norm(0.9, update_every=update_every)
 
 
-def test_an_axis_that_is_no_tuple():
-  with pytest.raises(ValueError, match=r'feature_axes .* such as \(-1,\)'):
-    transforms.normalize_by_feature_norm(0.9, -1)
+@pytest.mark.parametrize(
+  'axes', [-1, 5.0, (0.5,), 'ab', {}, {'.*': 0}, ((0,),), [None]]
+)
+def test_what_is_no_tuple_of_axes(axes):
+  message = r'feature_axes .* such as \(-1,\)'
+  with pytest.raises(ValueError, match=message):
+    transforms.normalize_by_feature_norm(0.9, axes)
+  tx = transforms.normalize_by_feature_norm(None, lambda path, leaf: axes)
+  with pytest.raises(ValueError, match=message):
+    tx.update(jnp.ones((4, 3)), optax.EmptyState())
+
+
+def test_an_axis_named_twice():
+  tx = transforms.normalize_by_feature_norm(None, (0, -2))
+  with pytest.raises(ValueError, match=r'name an axis of .* twice'):
+    tx.update(jnp.ones((4, 3)), optax.EmptyState())
 
 
 @pytest.mark.parametrize('axes', [(2,), (-3,), (0, 2)])

@@ -100,13 +100,22 @@ def test_penalty_with_inject_hyperparams():
     )(0.5, derivative=ste.relu)
     state = tx.init(m)
     assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 1.5]
-    state = optax.tree.set(state, penalty=jnp.float32(-0.25))
-    assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 0.75]
+    state = optax.tree.set(state, penalty=jnp.float32(0.25))
+    assert tx.update(m, state, m)[0]['w'].tolist() == [-1.0, 1.25]
 
 
 @pytest.mark.parametrize(
   'penalty',
-  [-0.1, -1, float('nan'), float('inf'), np.float32(-1), '1', None],
+  [
+    -0.1,
+    -1,
+    float('nan'),
+    float('inf'),
+    np.float32(-1),
+    jnp.float32(-1),
+    '1',
+    None,
+  ],
 )
 def test_bad_penalty(penalty):
   with pytest.raises(ValueError, match='penalty must be finite and >= 0'):

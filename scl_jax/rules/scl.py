@@ -348,8 +348,9 @@ def scl(
     return jax.tree.map(charge, expanded, mask_grads, prices)
 
   def charge(m, g, price):
-    add = transforms.add_connection_penalty(price, derivative=derivative)
-    return add.update(g, optax.EmptyState(), m)[0]
+    # As `add_connection_penalty`, which takes no negative price: to hold a
+    # density one may be needed.
+    return (g + price * derivative(m)).astype(g.dtype)
 
   def next_penalty(state, gradients, sizes):
     if target is not None:

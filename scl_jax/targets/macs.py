@@ -16,6 +16,7 @@
 
 from collections.abc import Mapping
 import math
+import numbers
 
 import jax
 from jax import core
@@ -152,7 +153,9 @@ def of_macs(
 def _macs_of_leaves(costs: PyTree) -> dict[str, float]:
   macs = {}
   for path, cost in tree_lib.zip_leaves(costs):
-    if isinstance(cost, core.Tracer) or np.ndim(cost):
+    if not isinstance(cost, (numbers.Real, jax.Array, np.ndarray)) or (
+      isinstance(cost, core.Tracer) or np.ndim(cost)
+    ):
       raise ValueError(
         f'costs must hold one number for each leaf, got {cost!r} for {path!r}.'
       )
