@@ -116,9 +116,14 @@ def alone(workdir: str) -> Iterator[None]:
 
   Raises:
     ValueError: If another process is at it.
+    OSError: If it is a file, or cannot be made.
   """
   with contextlib.ExitStack() as stack:
     if hosts.is_first():
+      if not workdir or os.path.isfile(workdir):
+        raise NotADirectoryError(
+          f'--workdir must be a folder, or none yet; got {workdir!r}.'
+        )
       os.makedirs(workdir, exist_ok=True)
       try:
         import fcntl  # not on Windows
@@ -358,11 +363,12 @@ def check_writable(name: str, folder: str) -> None:
     )
 
 
-def read_json(path: str) -> dict[str, Any]:
+def read_json(path: str, needs: Sequence[str] = ()) -> dict[str, Any]:
   """Reads a JSON file of a workdir.
 
   Args:
     path: The file.
+    needs: Fields that it must have.
 
   Returns:
     Its content.
@@ -371,14 +377,20 @@ def read_json(path: str) -> dict[str, Any]:
     OSError: If it cannot be read.
     ValueError: If it is damaged.
   """
+  damaged = (
+    'as if it were cut off or edited: mend it, or give another --workdir'
+  )
   with open(path, encoding='utf-8') as file:
     try:
-      return json.load(file)
+      content = json.load(file)
     except ValueError as error:
-      raise ValueError(
-        f'{path} is no JSON, as if it were cut off or edited: mend it, or give '
-        f'another --workdir. ({error})'
-      ) from error
+      raise ValueError(f'{path} is no JSON, {damaged}. ({error})') from error
+  if not isinstance(content, dict):
+    raise ValueError(f'{path} holds no JSON object, {damaged}.')
+  missing = [name for name in needs if name not in content]
+  if missing:
+    raise ValueError(f'{path} lacks {", ".join(missing)}, {damaged}.')
+  return content
 
 
 def write_text(path: str, text: str) -> None:

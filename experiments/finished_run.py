@@ -14,7 +14,7 @@
 # ==============================================================================
 """What a finished run of `experiments.main` left: its network, and its data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import os
 from typing import Any, NamedTuple
 
@@ -62,7 +62,8 @@ def load(workdir: str, *, num_images: int) -> FinishedRun:
   Raises:
     FileNotFoundError: If there is no finished run, or no data.
   """
-  config, result = (_read_json(workdir, name) for name in ('config', 'result'))
+  config = _read_json(workdir, 'config', ('model', 'dataset', 'method'))
+  result = _read_json(workdir, 'result')
   config = ml_collections.ConfigDict(artifacts.with_newer_fields(config))
   dataset = input_pipeline.from_config(config)
   model = models.create_model(config.model, dataset.num_classes, config.dtype)
@@ -79,14 +80,16 @@ def load(workdir: str, *, num_images: int) -> FinishedRun:
   )
 
 
-def _read_json(workdir: str, name: str) -> dict[str, Any]:
+def _read_json(
+  workdir: str, name: str, needs: Sequence[str] = ()
+) -> dict[str, Any]:
   path = os.path.join(workdir, f'{name}.json')
   if not os.path.exists(path):
     raise FileNotFoundError(
       f'There is no {path}: train first, with python -m experiments.main '
       f'--workdir={workdir}.'
     )
-  return artifacts.read_json(path)
+  return artifacts.read_json(path, needs)
 
 
 def _like(workdir: str, model: Any, images: jax.Array) -> dict[str, Any]:

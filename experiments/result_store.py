@@ -76,7 +76,7 @@ def load(
       **artifacts.measured_on(),
       **copy.deepcopy(dict(empty)),
     }
-  report = artifacts.read_json(path)
+  report = artifacts.read_json(path, needs=('commands', 'config'))
   if _experiment_of(report) != module:
     raise ValueError(
       f'{path} holds results of {_experiment_of(report)}, not of {module}: '

@@ -16,7 +16,6 @@
 
 from collections.abc import Callable, Sequence
 import math
-import numbers
 from typing import Any
 
 import jax
@@ -104,7 +103,7 @@ def check_whole(
     f'a whole number >= {least}',
     or_none=or_none,
   )
-  if isinstance(value, numbers.Real) and value >= 2**31:
+  if isinstance(value, int | np.integer) and value >= 2**31:
     raise ValueError(f'{name} must be below 2^31, as steps are; got {value!r}.')
 
 

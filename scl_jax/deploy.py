@@ -175,10 +175,15 @@ def save_onnx(
 
 def _hint(graph: nodes.Graph) -> str:
   """What to do, where a dtype is likely to be why."""
-  if not any(aval.dtype == jnp.bfloat16 for aval in graph.avals):
+  short = [
+    aval.dtype
+    for aval in graph.avals
+    if aval.dtype in (jnp.bfloat16, jnp.float16)
+  ]
+  if not short:
     return ''
   return (
-    ' It computes in bfloat16, for which ONNX Runtime lacks kernels on a CPU: '
+    f' It computes in {short[0]}, for which kernels are lacking on a CPU: '
     'export the same network in float32.'
   )
 
@@ -192,6 +197,11 @@ def _of_any_batch(inputs: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
     raise ValueError(
       'example_inputs must be arrays of shapes [batch, ...], or pytrees of '
       f'such, with the same batch; got {shapes}.'
+    )
+  if (0,) in batches:
+    raise ValueError(
+      'example_inputs must hold an example, to compare what is written; got '
+      f'{shapes}.'
     )
   (batch,) = export.symbolic_shape('batch')
   return jax.tree.map(

@@ -15,10 +15,10 @@
 """What one mask variable stands for, and the shapes that follow from it."""
 
 from collections.abc import Callable, Mapping
-import numbers
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from scl_jax import patterns
 
@@ -90,7 +90,7 @@ def _check_one(granularity: Any) -> None:
     isinstance(granularity, (tuple, list))
     and len(granularity) > 0
     and all(
-      isinstance(size, numbers.Integral)
+      isinstance(size, int | np.integer)
       and not isinstance(size, bool)
       and size > 0
       for size in granularity

@@ -98,9 +98,9 @@ def get_masks(opt_state: optax.OptState) -> PyTree:
 def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
   """The effective parameters, computed from the state of an optimizer.
 
-  They are those that `optax.apply_updates` gives. A training loop that computes
-  them in each step need not store them, nor does a checkpoint: 4 bytes for each
-  parameter less.
+  They are those that `optax.apply_updates` gives, up to rounding. A training
+  loop that computes them in each step need not store them, nor does a
+  checkpoint: 4 bytes for each parameter less.
 
   Args:
     opt_state: The state, with one `SparsifyState` anywhere within.

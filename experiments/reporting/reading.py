@@ -14,7 +14,7 @@
 # ==============================================================================
 """What a workdir holds, as plain values that a page can show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import math
 import os
@@ -142,7 +142,9 @@ def read(workdir: str) -> Run | Front:
 
 
 def _read_run(workdir: str) -> Run:
-  config = _json(workdir, 'config.json')
+  config = _json(
+    workdir, 'config.json', ('model', 'dataset', 'method', 'epochs', 'seed')
+  )
   history = _lines(workdir, 'metrics.jsonl')
   layers = _layers(_masks(workdir), models.feature_axes(config['model']))
   freeze_step = None
@@ -154,7 +156,9 @@ def _read_run(workdir: str) -> Run:
   has_certificate = os.path.exists(os.path.join(workdir, certificate))
   return Run(
     config=config,
-    result=_json(workdir, 'result.json'),
+    result=_json(
+      workdir, 'result.json', ('test_accuracy', 'density', 'seconds')
+    ),
     history=history,
     dense_history=_lines(workdir, os.path.join('dense', 'metrics.jsonl')),
     origin=_json_if_there(workdir, 'run.json') or {},
@@ -280,8 +284,8 @@ def _text(workdir: str, name: str) -> str:
     return file.read()
 
 
-def _json(workdir: str, name: str) -> dict[str, Any]:
-  return artifacts.read_json(os.path.join(workdir, name))
+def _json(workdir: str, name: str, needs: Sequence[str] = ()) -> dict[str, Any]:
+  return artifacts.read_json(os.path.join(workdir, name), needs)
 
 
 def _json_if_there(workdir: str, name: str) -> dict[str, Any] | None:
@@ -300,6 +304,11 @@ def _lines(workdir: str, name: str) -> list[dict[str, float]]:
       f'{os.path.join(workdir, name)} holds a line that is no JSON, as if it '
       f'were cut off or edited: remove the line. ({error})'
     ) from error
+  if not all(isinstance(p, dict) and 'step' in p for p in points):
+    raise ValueError(
+      f'{os.path.join(workdir, name)} holds a line that is no point of a run, '
+      'as if it were edited: remove the line.'
+    )
   return [
     {k: value for k, value in point.items() if value is not None}
     for point in points

@@ -29,6 +29,7 @@ from collections.abc import Callable
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from scl_jax import checks
@@ -158,6 +159,12 @@ def compact(
       raise ValueError(
         f'params must be finite, but {path!r} is not: 0 times that is no 0.'
       )
+  is_abstract = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+  if verify and any(map(is_abstract, jax.tree.leaves(example_inputs))):
+    raise ValueError(
+      'example_inputs must be arrays, as the functions are compared on them: '
+      'give jnp.zeros of the shape, or verify=False.'
+    )
   reduced = reduction.Reduction(fn, masked, masks, example_inputs, drop_inputs)
   certificate = certificates.certify(
     reduced, example_inputs, tolerance if verify else None

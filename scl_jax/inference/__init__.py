@@ -142,6 +142,11 @@ def _of_sizes(
 ) -> list[tuple[PyTree, ...]]:
   """Random inputs like the examples, for each size."""
   for path, leaf in tree_lib.zip_leaves(tuple(example_inputs)):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+      raise ValueError(
+        'example_inputs must be arrays, as the network is run on them, but '
+        f'{path!r} is a ShapeDtypeStruct: give jnp.zeros of its shape.'
+      )
     if not isinstance(jnp.asarray(leaf).dtype, np.dtype):
       raise ValueError(
         f'example_inputs must be arrays of numbers, but {path!r} is '

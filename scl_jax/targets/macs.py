@@ -16,7 +16,6 @@
 
 from collections.abc import Mapping
 import math
-import numbers
 
 import jax
 from jax import core
@@ -153,9 +152,8 @@ def of_macs(
 def _macs_of_leaves(costs: PyTree) -> dict[str, float]:
   macs = {}
   for path, cost in tree_lib.zip_leaves(costs):
-    if not isinstance(cost, (numbers.Real, jax.Array, np.ndarray)) or (
-      isinstance(cost, core.Tracer) or np.ndim(cost)
-    ):
+    is_known = not isinstance(cost, core.Tracer | str)
+    if not is_known or np.ndim(cost):
       raise ValueError(
         f'costs must hold one number for each leaf, got {cost!r} for {path!r}.'
       )

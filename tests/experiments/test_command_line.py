@@ -22,6 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 import pytest
 
+from experiments import artifacts
 from experiments import command_line
 from experiments import config_checks
 from experiments.configs import default
@@ -149,6 +150,17 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
   assert process.returncode == 1
   assert process.stderr.startswith('NotADirectoryError: ')
   assert process.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('name', ['', 'file'])
+def test_a_workdir_that_is_no_folder(tmp_path, monkeypatch, name):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'file').write_text('')
+  with (
+    pytest.raises(NotADirectoryError, match=f"must be a folder.* got '{name}'"),
+    artifacts.alone(name),
+  ):
+    pass
 
 
 def test_ctrl_c_is_said_in_a_line(monkeypatch, capsys):

@@ -145,6 +145,25 @@ def test_metrics_that_are_cut_off(tmp_path):
     reading.read(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('metrics.jsonl', '[1]', 'holds a line that is no point'),
+    ('metrics.jsonl', '{"a": 1}', 'holds a line that is no point'),
+    ('result.json', '{}', 'lacks test_accuracy, density, seconds'),
+    ('result.json', 'null', 'holds no JSON object'),
+    ('config.json', '{"model": "lenet300"}', 'lacks dataset, method'),
+    ('config.json', '[1]', 'holds no JSON object'),
+    ('run.json', '[1]', 'holds no JSON object'),
+  ],
+)
+def test_json_of_another_shape(tmp_path, name, content, message):
+  made_workdir.write(tmp_path)
+  (tmp_path / name).write_text(content)
+  with pytest.raises(ValueError, match=f'{name} {message}'):
+    reading.read(str(tmp_path))
+
+
 def test_history_of_masks(tmp_path):
   """Against the definition, on unpacked masks."""
   written = made_workdir.write(tmp_path)
