@@ -76,11 +76,15 @@ def load(
       **artifacts.measured_on(),
       **copy.deepcopy(dict(empty)),
     }
-  report = artifacts.read_json(path, needs=('commands', 'config'))
+  report = artifacts.read_json(path)
   if _experiment_of(report) != module:
     raise ValueError(
       f'{path} holds results of {_experiment_of(report)}, not of {module}: '
       'give another --workdir.'
+    )
+  if 'config' not in report:
+    raise ValueError(
+      f'{path} lacks config, as if it were edited: give another --workdir.'
     )
   old = _without(report['config'], ignore)
   different = artifacts.differing_fields(

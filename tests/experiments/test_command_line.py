@@ -153,7 +153,7 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['', 'file'])
-def test_a_workdir_that_is_no_folder(tmp_path, monkeypatch, name):
+def test_a_workdir_that_is_a_file_or_nothing(tmp_path, monkeypatch, name):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'file').write_text('')
   with (
