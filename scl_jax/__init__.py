@@ -86,14 +86,12 @@ _LATE = {
   'inference': 'scl_jax.inference',
   'save_onnx': 'scl_jax.deploy',
   'save_stablehlo': 'scl_jax.deploy',
-  'step_in_blocks': 'scl_jax.blocks',
   'testing': 'scl_jax.testing',
 }
 
 if typing.TYPE_CHECKING:
   from scl_jax import inference as inference
   from scl_jax import testing as testing
-  from scl_jax.blocks import step_in_blocks as step_in_blocks
   from scl_jax.compaction import CompactModel as CompactModel
   from scl_jax.compaction import compact as compact
   from scl_jax.deploy import save_onnx as save_onnx

@@ -24,7 +24,6 @@ from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from scl_jax import patterns as path_patterns
 from scl_jax import tree as tree_lib
@@ -109,11 +108,12 @@ def prunable(params: PyTree, select: Prunable = None) -> PyTree:
 
     def choose(path, leaf):
       answer = select(path, leaf)
-      if not isinstance(answer, (bool, np.bool)):
+      try:
+        return bool(answer)
+      except ValueError as error:
         raise ValueError(
           f'prunable must answer True or False, got {answer!r} for {path!r}.'
-        )
-      return bool(answer)
+        ) from error
 
     chosen = tree_lib.map_with_path(choose, params)
   else:

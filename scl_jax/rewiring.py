@@ -175,7 +175,7 @@ def rewire(
   """
 
   def number_moved(mask, scores):
-    live = jnp.sum(mask, dtype=jnp.float32)
+    live = jnp.sum(mask, dtype=jnp.int32).astype(jnp.float32)
     moved = jnp.floor(fraction * live).astype(jnp.int32)
     return jnp.where(jnp.isfinite(scores).any(), moved, 0)
 

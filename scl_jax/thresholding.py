@@ -160,7 +160,9 @@ def _find(leaves, costs, rates, budget, rounds):
   def paid(chosen):
     """What the chosen entries of each leaf cost."""
     counts = [
-      jnp.sum(which.astype(jnp.int32) * jnp.asarray(cost, jnp.int32))
+      jnp.sum(
+        which.astype(jnp.int32) * jnp.asarray(cost, jnp.int32), dtype=jnp.int32
+      )
       for which, cost in zip(chosen, costs or [1] * len(leaves), strict=True)
     ]
     return wide.times(jnp.stack(counts).astype(jnp.uint32), rates)
