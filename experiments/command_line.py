@@ -157,13 +157,6 @@ def _parse(argv: Sequence[str]) -> list[str]:
       f'--config={path} cannot be read: give the path of a config, such as '
       'experiments/configs/digits_mlp_scl.py.'
     ) from error
-  except TypeError as error:
-    if ':' not in os.path.basename(path):
-      raise
-    raise SystemExit(
-      f'--config={path}: what follows the colon is for configs whose '
-      f'get_config takes an argument. ({error})'
-    ) from error
   except SyntaxError as error:
     raise SystemExit(f'The config is no Python: {error}') from error
   return rest

@@ -141,6 +141,11 @@ def save_onnx(
     return fn(params, *jax.tree.unflatten(treedef, inputs))
 
   examples = _arrays(example_inputs, specs)
+  if not len(examples[0]):
+    raise ValueError(
+      'example_inputs must hold at least one example, as what is written is '
+      'compared with the network on it.'
+    )
   batches = [examples, [x[:1] for x in examples]]
   expected = [network(*inputs) for inputs in batches]
   # jax2onnx patches JAX while it traces, and knows some functions only so. A
@@ -197,11 +202,6 @@ def _of_any_batch(inputs: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
     raise ValueError(
       'example_inputs must be arrays of shapes [batch, ...], or pytrees of '
       f'such, with the same batch; got {shapes}.'
-    )
-  if (0,) in batches:
-    raise ValueError(
-      'example_inputs must hold an example, to compare what is written; got '
-      f'{shapes}.'
     )
   (batch,) = export.symbolic_shape('batch')
   return jax.tree.map(

@@ -300,7 +300,20 @@ def test_a_wrong_translation_is_not_written(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_bfloat16_is_named_as_a_likely_reason(tmp_path, monkeypatch):
+def test_an_empty_batch_compares_nothing(tmp_path):
+  pytest.importorskip('jax2onnx')
+  pytest.importorskip('onnxruntime')
+  with pytest.raises(ValueError, match='at least one example'):
+    scl_jax.save_onnx(
+      tmp_path / 'n.onnx',
+      lambda p, x: x @ p,
+      jnp.ones((3, 2)),
+      jnp.ones((0, 3)),
+    )
+  assert not list(tmp_path.iterdir())
+
+
+def test_short_floats_are_named_as_a_likely_reason(tmp_path, monkeypatch):
   jax2onnx = pytest.importorskip('jax2onnx')
   pytest.importorskip('onnxruntime')
 
@@ -308,12 +321,13 @@ def test_bfloat16_is_named_as_a_likely_reason(tmp_path, monkeypatch):
     raise NotImplementedError('no kernel')
 
   monkeypatch.setattr(jax2onnx, 'to_onnx', fail)
-  for dtype in (jnp.float32, jnp.bfloat16):
+  for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
     fn = lambda params, x, dtype=dtype: x.astype(dtype) @ params
     params = jnp.ones((3, 2), dtype)
     with pytest.raises(RuntimeError, match='no kernel') as error:
       scl_jax.save_onnx(tmp_path / 'n.onnx', fn, params, jnp.ones((2, 3)))
-    assert ('bfloat16' in str(error.value)) == (dtype == jnp.bfloat16)
+    named = f'computes in {jnp.dtype(dtype)}' in str(error.value)
+    assert named == (dtype != jnp.float32)
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])

@@ -69,6 +69,11 @@ def test_errors():
     )
   with pytest.raises(ValueError, match=r'batch as axis 0 .* got shapes \[\]'):
     inference.compile(lambda p: p, jnp.ones(3), None, batch_sizes=[1])
+  abstract = jax.ShapeDtypeStruct(x.shape, x.dtype)
+  with pytest.raises(ValueError, match=r"arrays, .* '0' is a ShapeDtypeStr"):
+    inference.compile(fn, jnp.asarray(W), None, abstract)
+  with pytest.raises(ValueError, match='example_inputs must be arrays'):
+    compaction.compact(fn, jnp.asarray(W), None, abstract)
   with pytest.raises(ValueError, match=r"numbers, but '1' is key<"):
     inference.compile(
       lambda p, x, key: x @ p, jnp.asarray(W), None, x, jax.random.key(0)
