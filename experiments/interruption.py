@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def notice(*, active: bool) -> Iterator[Callable[[], int]]:
-  """While it lasts, SIGTERM and the first Ctrl-C are noted and do nothing else.
+  """While it lasts, SIGTERM and the first Ctrl-C are only noted.
 
   An exception in the midst of a checkpoint could be lost in a thread of it. The
   second Ctrl-C acts as ever.

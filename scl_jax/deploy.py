@@ -180,17 +180,13 @@ def save_onnx(
 
 def _hint(graph: nodes.Graph) -> str:
   """What to do, where a dtype is likely to be why."""
-  short = [
-    aval.dtype
-    for aval in graph.avals
-    if aval.dtype in (jnp.bfloat16, jnp.float16)
-  ]
-  if not short:
-    return ''
-  return (
-    f' It computes in {short[0]}, for which kernels are lacking on a CPU: '
-    'export the same network in float32.'
-  )
+  for dtype in {aval.dtype for aval in graph.avals}:
+    if dtype in (jnp.bfloat16, jnp.float16):
+      return (
+        f' It computes in {dtype}, which may be why: export the same network '
+        'in float32.'
+      )
+  return ''
 
 
 def _of_any_batch(inputs: tuple[PyTree, ...]) -> tuple[PyTree, ...]:

@@ -87,6 +87,30 @@ def value_at(value: optax.ScalarOrSchedule, count: ArrayLike) -> jax.Array:
   return jnp.asarray(value(count) if callable(value) else value, jnp.float32)
 
 
+def end_in_force(
+  given: ArrayLike, known: jax.Array, count: jax.Array
+) -> jax.Array:
+  """The step in which a schedule ends, also where a resumed run has moved it.
+
+  For the `update` of a rule whose state holds that step. One that was lowered
+  to before the present step is the present one.
+
+  Args:
+    given: The step that the rule was given.
+    known: The one in its state.
+    count: The present step.
+
+  Returns:
+    An int32 scalar, to keep in the state.
+
+  Example:
+    >>> end_in_force(40, jnp.int32(400), jnp.int32(50))
+    Array(50, dtype=int32)
+  """
+  given = jnp.asarray(given, jnp.int32)
+  return jnp.where(count <= given, given, jnp.minimum(known, count))
+
+
 def finite_or_zero(gradient: jax.Array) -> jax.Array:
   """A gradient of mask variables without what would stay in them for good.
 

@@ -154,7 +154,7 @@ def apply_masks(params: PyTree, masks: PyTree) -> PyTree:
   """
 
   def times(leaf, mask):
-    return leaf * jnp.asarray(mask, jnp.result_type(leaf))
+    return leaf * mask.astype(jnp.result_type(leaf))
 
   return _map_masked(times, params, masks)
 

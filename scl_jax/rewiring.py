@@ -174,20 +174,17 @@ def rewire(
     Array([False,  True, False,  True], dtype=bool)
   """
 
-  def number_moved(mask, scores):
-    live = jnp.sum(mask, dtype=jnp.int32).astype(jnp.float32)
-    moved = jnp.floor(fraction * live).astype(jnp.int32)
+  def number_moved(number, scores):
+    moved = jnp.floor(fraction * number.astype(jnp.float32)).astype(jnp.int32)
     return jnp.where(jnp.isfinite(scores).any(), moved, 0)
 
-  moved = jax.tree.map(number_moved, masks, grow_scores)
-  left = jax.tree.map(
-    lambda mask, n: jnp.sum(mask, dtype=jnp.int32) - n, masks, moved
-  )
+  live = jax.tree.map(lambda mask: jnp.sum(mask, dtype=jnp.int32), masks)
+  moved = jax.tree.map(number_moved, live, grow_scores)
   stays = _highest(
     jax.tree.map(
       lambda mask, score: jnp.where(mask, score, -jnp.inf), masks, keep_scores
     ),
-    left,
+    jax.tree.map(jnp.subtract, live, moved),
   )
   grown = _highest(
     jax.tree.map(

@@ -75,14 +75,16 @@ def to_storage(
   try:
     dtype = jnp.dtype(mask_dtype)
   except TypeError:
-    dtype = mask_dtype  # none
+    raise ValueError(
+      f'mask_dtype must be float32 or bfloat16, got {mask_dtype!r}.'
+    ) from None
   if dtype == jnp.float32:
     return lambda mask_params, _: mask_params
   if dtype == jnp.bfloat16:
     return lambda mask_params, count: round_stochastically(
       mask_params, jax.random.fold_in(jax.random.key(0), count)
     )
-  raise ValueError(f'mask_dtype must be float32 or bfloat16, got {dtype!s}.')
+  raise ValueError(f'mask_dtype must be float32 or bfloat16, got {dtype}.')
 
 
 def _round(x: jax.Array, key: jax.Array) -> jax.Array:

@@ -131,7 +131,7 @@ def sparsify(
 
   Raises:
     ValueError: At `init` and `update`, if trees hold anything but numbers or do
-      not fit each other, or `params` are missing.
+      not fit each other, `params` are missing, or the state is another rule's.
     TypeError: If an argument is of the wrong kind.
 
   Example:

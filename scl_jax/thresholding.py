@@ -148,8 +148,9 @@ def find_threshold(
 def _find(leaves, costs, rates, budget, rounds):
   """The threshold, `is_end_kept` as a vector; closes over nothing.
 
-  All leaves share one loop, also where the budget is a vector with one of each:
-  a hundred loops, or a sum over one leaf after another, take XLA minutes.
+  All leaves share one loop, also where the budget is a vector with one of each,
+  and no sum goes from one leaf to the next: of a hundred leaves XLA compiled a
+  loop each for half a minute, and such sums for minutes.
   """
   is_shared = budget.low.ndim == 0
   bound = lambda value: jnp.full(budget.low.shape, value, jnp.int32)

@@ -29,6 +29,7 @@ from scl_jax import tree as tree_lib
 from scl_jax import wide
 from scl_jax.mask_rule import MaskRule
 from scl_jax.mask_rule import all_finite
+from scl_jax.mask_rule import end_in_force
 from scl_jax.mask_rule import stored_like
 from scl_jax.prunable import Prunable
 from scl_jax.prunable import prunable_leaves
@@ -122,10 +123,7 @@ def gradual_magnitude(
     )
 
   def update_fn(grads, state, weights):
-    # One that a resumed run has lowered to before the present step is now.
-    given = jnp.asarray(end_step, jnp.int32)
-    latest = jnp.minimum(state.end_step, state.count)
-    end = jnp.where(state.count <= given, given, latest)
+    end = end_in_force(end_step, state.end_step, state.count)
     state = state._replace(end_step=end)
     since = state.count - begin_step
     is_due = (since >= 0) & (since % update_every == 0) & (state.count <= end)

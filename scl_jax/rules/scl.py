@@ -39,6 +39,7 @@ from scl_jax import transforms
 from scl_jax import tree as tree_lib
 from scl_jax.feature_price import relative_prices
 from scl_jax.mask_rule import MaskRule
+from scl_jax.mask_rule import end_in_force
 from scl_jax.mask_rule import finite_or_zero
 from scl_jax.mask_rule import value_at
 from scl_jax.normalizers import Normalizer
@@ -249,12 +250,8 @@ def scl(
     )
     sizes = targets.sizes_of(weights, state.mask_params)
     if freeze_step is not None:
-      # One that a resumed run has lowered to before the present step is now.
-      given = jnp.asarray(freeze_step, jnp.int32)
-      latest = jnp.minimum(state.freeze_step, state.count + 1)
-      state = state._replace(
-        freeze_step=jnp.where(state.count < given, given, latest)
-      )
+      last = end_in_force(freeze_step - 1, state.freeze_step - 1, state.count)
+      state = state._replace(freeze_step=last + 1)
     new = move(grads, state, weights, sizes)
     if freeze_step is not None:
       # Selected, not branched: a branch would copy what it passes on.
