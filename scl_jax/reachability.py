@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from scl_jax import equations
 from scl_jax import graph as graph_lib
 from scl_jax import tree as tree_lib
-from scl_jax.graph import elementwise
 
 PyTree = tree_lib.PyTree
 
@@ -205,7 +205,7 @@ def _apply(
   if name in _PRODUCTS and not both_data:
     options = {**node.params, 'preferred_element_type': None}
     return result(*node.bind(*arrays, **options))
-  if name in elementwise.NAMES:
+  if name in equations.ELEMENTWISE:
     if name == 'mul' and not both_data:
       return result(arrays[0] * arrays[1])
     if is_data or name in _ZERO_STAYS:

@@ -75,10 +75,12 @@ import functools
 from typing import Any
 
 import jax
+from jax import core
 import jax.numpy as jnp
 import optax
 
 from scl_jax import checks
+from scl_jax import loop_fusion
 from scl_jax import mask_rule
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
@@ -183,8 +185,12 @@ def sparsify(
       state.weights,
       updates,
     )
+    run = lambda grads, state: step(inner, rule, grads, state, extra_args)
+    # Not of a function: what is computed again would be its derivative.
+    if rule.effective is None and _is_traced(grads) and loop_fusion.is_on():
+      run = loop_fusion.separately(run)
     try:
-      new_state = step(inner, rule, grads, state, extra_args)
+      new_state = run(grads, state)
     except (AttributeError, TypeError, ValueError) as error:
       expected = jax.eval_shape(rule.init, state.weights)
       _check_same_rule(state.rule_state, expected, error)
@@ -194,6 +200,10 @@ def sparsify(
     return jax.tree.map(_difference, params, effective), new_state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_traced(tree: PyTree) -> bool:
+  return any(isinstance(leaf, core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _check_same_rule(given, made, cause=None) -> None:

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scl_jax import equations
 from scl_jax.graph import nodes
 from scl_jax.graph import scans
 
@@ -82,7 +83,7 @@ def _run(
   """The outputs of a node, in float64 if it can be."""
   if node.name == 'reduce_precision':
     return values
-  if not scans.holds_body(node.params):
+  if not equations.holds_body(node.params):
     wide = {
       name: np.dtype(np.float64)
       for name in _DTYPES

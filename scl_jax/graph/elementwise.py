@@ -25,20 +25,6 @@ from scl_jax.graph import rule as rule_lib
 Fact = facts_lib.Fact
 Site = rule_lib.Site
 
-# fmt: off
-NAMES = (
-  'abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan',
-  'atan2', 'atanh', 'bessel_i0e', 'bessel_i1e', 'cbrt', 'ceil', 'clamp',
-  'convert_element_type', 'copy', 'cos', 'cosh', 'digamma', 'div', 'eq',
-  'erf', 'erf_inv', 'erfc', 'exp', 'exp2', 'expm1', 'floor', 'ge', 'gt',
-  'integer_pow', 'is_finite', 'le', 'lgamma', 'log', 'log1p', 'logistic',
-  'lt', 'max', 'min', 'mul', 'name', 'ne', 'neg', 'nextafter', 'not', 'or',
-  'pow', 'reduce_precision', 'rem', 'round', 'rsqrt', 'select_n', 'sign',
-  'sin', 'sinh', 'sqrt', 'square', 'stop_gradient', 'sub', 'tan', 'tanh',
-  'xor',
-)
-# fmt: on
-
 
 def tie(site: Site, ties: labels_lib.Ties) -> list[labels_lib.Labels]:
   """Equal indices are one feature; a stretched axis is no feature."""

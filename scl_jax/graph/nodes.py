@@ -32,15 +32,13 @@ from jax.extend import core
 import jax.numpy as jnp
 
 from scl_jax import checks
+from scl_jax import equations
 from scl_jax import tree as tree_lib
 from scl_jax.graph import scans
 
 PyTree = tree_lib.PyTree
 
 PART_OF_INPUT = 'part_of_input'
-_INLINED = ('jit', 'pjit', 'closed_call', 'core_call', 'core_closed_call')
-_CHECKPOINTS = ('checkpoint', 'remat', 'remat2')
-_CUSTOM = ('custom_jvp_call', 'custom_vjp_call')
 
 
 class Node(NamedTuple):
@@ -224,17 +222,17 @@ def _inline(
 
   for eqn in jaxpr.eqns:
     name = eqn.primitive.name
-    body, body_consts = _body(eqn)
+    body, body_consts = equations.body(eqn)
     if name == 'scan' and scans.is_short(eqn):
       closed = scans.written_out(eqn)
       inputs = [read(v) for v in eqn.invars]
       outputs = _inline(graph, closed.jaxpr, closed.consts, inputs, with_rules)
     elif body is None:
-      bind, variables = _binder(eqn)
+      bind, variables = equations.binder(eqn)
       inputs = tuple(read(v) for v in variables)
       outputs = tuple(_new(graph, v.aval) for v in eqn.outvars)
       graph.nodes.append(Node(name, inputs, outputs, eqn.params, bind))
-    elif name in _INLINED:
+    elif name in equations.CALLS:
       inputs = [read(v) for v in eqn.invars]
       outputs = _inline(graph, body, body_consts, inputs, with_rules)
     else:
@@ -245,13 +243,13 @@ def _inline(
       # Copies, as a call may return what it was given.
       outputs = tuple(_copy(graph, variable) for variable in results)
       call = Call(
-        name='checkpoint' if name in _CHECKPOINTS else name,
+        name='checkpoint' if name in equations.CHECKPOINTS else name,
         start=start,
         stop=len(graph.nodes),
-        inputs=tuple(read(v) for v in _variables(eqn)),
+        inputs=tuple(read(v) for v in equations.variables(eqn)),
         outputs=outputs,
         params=eqn.params,
-        rule=_rule(eqn) if with_rules and name in _CUSTOM else None,
+        rule=_rule(eqn) if with_rules and name in equations.CUSTOM else None,
       )
       if call.name == 'checkpoint' or call.rule is not None:
         graph.calls.insert(slot, call)
@@ -259,61 +257,10 @@ def _inline(
   return [read(v) for v in jaxpr.outvars]
 
 
-def _body(eqn: core.JaxprEqn) -> tuple[core.Jaxpr | None, Sequence[Any]]:
-  """What a call runs; nothing for a primitive that stays closed."""
-  if eqn.primitive.name not in _INLINED + _CHECKPOINTS + _CUSTOM:
-    return None, ()
-  for key in ('jaxpr', 'call_jaxpr'):
-    body = eqn.params.get(key)
-    if isinstance(body, core.ClosedJaxpr):
-      return body.jaxpr, body.consts
-    if isinstance(body, core.Jaxpr) and not body.constvars:
-      return body, ()
-  return None, ()
-
-
-def _variables(eqn: core.JaxprEqn) -> list[Any]:
-  """What an equation reads, without literals and repetitions."""
-  found = (v for v in eqn.invars if not isinstance(v, core.Literal))
-  return list(dict.fromkeys(found))
-
-
-def _alone(eqn: core.JaxprEqn) -> Callable[..., Sequence[Any]]:
-  """A function of `_variables(eqn)` that runs one equation."""
-  variables = _variables(eqn)
-  jaxpr = core.Jaxpr(
-    [],
-    variables,
-    list(eqn.outvars),
-    [eqn],
-    effects=eqn.effects,
-    debug_info=core.DebugInfo(
-      'scl_jax.graph',
-      eqn.primitive.name,
-      ('',) * len(variables),
-      ('',) * len(eqn.outvars),
-    ),
-  )
-  return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, []))
-
-
-def _binder(
-  eqn: core.JaxprEqn,
-) -> tuple[Callable[..., Sequence[Any]], Sequence[Any]]:
-  """How to run a primitive on its own, and on which variables."""
-  primitive = eqn.primitive
-  if scans.holds_body(eqn.params):
-    run = _alone(eqn)
-    return (lambda *values, **_: run(*values)), _variables(eqn)
-  if primitive.multiple_results:
-    return (lambda *values, **p: primitive.bind(*values, **p)), eqn.invars
-  return (lambda *values, **p: [primitive.bind(*values, **p)]), eqn.invars
-
-
 def _rule(eqn: core.JaxprEqn) -> Graph:
   """The derivative of a custom call, as a graph of its own."""
-  run = _alone(eqn)
-  avals = [_struct(v.aval) for v in _variables(eqn)]
+  run = equations.alone(eqn)
+  avals = [_struct(v.aval) for v in equations.variables(eqn)]
   results = [_struct(v.aval) for v in eqn.outvars]
   smooth = [i for i, aval in enumerate(avals) if is_inexact(aval)]
   moving = [i for i, aval in enumerate(results) if is_inexact(aval)]

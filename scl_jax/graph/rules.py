@@ -20,6 +20,7 @@ from typing import Any
 from jax import core
 import numpy as np
 
+from scl_jax import equations
 from scl_jax.graph import elementwise
 from scl_jax.graph import lookups
 from scl_jax.graph import movement
@@ -29,7 +30,7 @@ from scl_jax.graph import reductions
 from scl_jax.graph import rule as rule_lib
 
 RULES: Mapping[str, rule_lib.Rule] = {
-  **dict.fromkeys(elementwise.NAMES, elementwise.RULE),
+  **dict.fromkeys(equations.ELEMENTWISE, elementwise.RULE),
   **lookups.RULES,
   **movement.RULES,
   **products.RULES,

@@ -18,12 +18,14 @@ What is computed stays the same; XLA compiles every step, so this is for short
 loops.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.extend import core
 import jax.numpy as jnp
+
+from scl_jax import equations
 
 _LONGEST = 1_000  # equations of all steps
 
@@ -95,31 +97,11 @@ def _same_rank(inside: Sequence[Any], outside: Sequence[Any]) -> int:
   )
 
 
-def holds_body(params: Mapping[str, Any]) -> bool:
-  """Whether the parameters of a primitive hold what it runs, as a `scan`'s.
-
-  Args:
-    params: Of an equation.
-
-  Returns:
-    Whether there is a jaxpr among them.
-  """
-  return any(True for _ in _bodies(params))
-
-
 def _size(jaxpr: core.Jaxpr) -> int:
   """The equations of a jaxpr, those of its calls and loops included."""
   return len(jaxpr.eqns) + sum(
     eqn.params.get('length', 1) * _size(body)
     for eqn in jaxpr.eqns
-    for body in _bodies(eqn.params)
+    for body in equations.bodies(eqn.params)
   )
 
-
-def _bodies(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
-  for value in params.values():
-    for item in value if isinstance(value, (tuple, list)) else (value,):
-      if isinstance(item, core.ClosedJaxpr):
-        yield item.jaxpr
-      elif isinstance(item, core.Jaxpr):
-        yield item

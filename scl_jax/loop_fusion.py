@@ -1,0 +1,193 @@
+# Copyright 2026 The scl_jax Authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# ==============================================================================
+"""A step of an optimizer as results that XLA can write in one loop on a CPU.
+
+What an optimizer does takes as long as the memory that it moves. XLA writes
+several results in one loop over memory on a CPU only if it is told to, by
+
+    XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion
+
+and only results that do not need one another. Those of a step do: weights need
+moments, and what two results need is stored for both. `separately` computes each
+result from the inputs alone. What several of them need is then computed for
+each, while memory is waited for, and XLA makes one loop of it all.
+
+To XLA two equal computations are one. So each has its own 1, which XLA takes
+for any number, as a factor of the arrays that it reads.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import functools
+import itertools
+import math
+import os
+from typing import Any, TypeVar
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+
+from scl_jax import equations
+
+T = TypeVar('T')
+
+_OPTION = 'xla_cpu_use_multi_output_fusion'
+# Smaller arrays stay in the cache from one loop to the next.
+_SMALLEST = 2**16
+
+
+def is_on() -> bool:
+  """Whether XLA was told to write several results in one loop, on a CPU."""
+  flags = os.environ.get('XLA_FLAGS', '')
+  return _OPTION in flags and jax.default_backend() == 'cpu'
+
+
+def separately(fn: Callable[..., T]) -> Callable[..., T]:
+  """A function whose large elementwise results do not need one another.
+
+  The results are equal up to rounding. What is not elementwise (sums, branches,
+  loops) is computed once. Where `is_on` is false this makes a step slower, as
+  each result becomes a loop of its own.
+
+  Args:
+    fn: A function of pytrees of arrays that JAX can trace.
+
+  Returns:
+    A function of the same arguments and results.
+
+  Example:
+    >>> def momentum(gradient, trace):
+    ...   trace = 0.9 * trace + gradient
+    ...   return -0.1 * trace, trace
+    >>> step = jax.jit(separately(momentum))
+  """
+
+  @functools.wraps(fn)
+  def run(*args):
+    closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+    copies = _Copies()
+    results = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args), copies)
+    return jax.tree.unflatten(
+      jax.tree.structure(out_shape), map(copies.finish, results)
+    )
+
+  return run
+
+
+@dataclasses.dataclass(eq=False)
+class _Later:
+  """The result of an elementwise equation that is computed where it is needed.
+
+  Attributes:
+    eqn: The equation.
+    operands: Arrays, literals and others of this kind.
+    order: Behind that of its operands.
+    copies: What was computed, by the number of the copy.
+    result: The copy that everything else reads, once there is one.
+  """
+
+  eqn: core.JaxprEqn
+  operands: Sequence[Any]
+  order: int
+  copies: dict[int, jax.Array] = dataclasses.field(default_factory=dict)
+  result: jax.Array | None = None
+
+  def parts(self) -> list['_Later']:
+    """It and all that it is made of, operands first."""
+    found, to_visit = {self}, [self]
+    while to_visit:
+      for operand in to_visit.pop().operands:
+        if isinstance(operand, _Later) and operand not in found:
+          found.add(operand)
+          to_visit.append(operand)
+    return sorted(found, key=lambda part: part.order)
+
+
+class _Copies:
+  """Computes each result in a copy that shares nothing with another one."""
+
+  def __init__(self):
+    self.order = itertools.count()
+    self._numbers = itertools.count(1)
+    self._read: dict[Any, Any] = {}
+
+  def finish(self, value: Any) -> Any:
+    """The array that a value stands for."""
+    if not isinstance(value, _Later):
+      return value
+    if value.result is None:
+      parts = value.parts()
+      # The first copy is of the arrays as they are.
+      is_first = not any(0 in part.copies for part in parts)
+      copy = 0 if is_first else next(self._numbers)
+      for part in parts:
+        operands = [self._operand(o, copy) for o in part.operands]
+        part.copies[copy] = part.eqn.primitive.bind(
+          *operands, **part.eqn.params
+        )
+      value.result = value.copies[copy]
+    return value.result
+
+  def _operand(self, operand, copy):
+    if isinstance(operand, _Later):
+      return operand.copies[copy]
+    if not copy or not _is_large(operand) or operand.weak_type:
+      return operand
+    if not jnp.issubdtype(operand.dtype, jnp.inexact):
+      return operand
+    if copy not in self._read:
+      # Its number beside it, or XLA would take all of these for one.
+      both = jnp.float32(1), jnp.float32(copy)
+      self._read[copy] = jax.lax.optimization_barrier(both)[0]
+    key = id(operand), copy
+    if key not in self._read:
+      one = self._read[copy].astype(operand.dtype)
+      self._read[key] = operand, operand * one  # the operand, so its id stays
+    return self._read[key][1]
+
+
+def _run(
+  jaxpr: core.Jaxpr, consts: Iterable[Any], args: Iterable[Any], copies: _Copies
+) -> list[Any]:
+  """The results of a jaxpr, of which some are to be finished."""
+  values = dict(zip(jaxpr.constvars, consts, strict=True))
+  values.update(zip(jaxpr.invars, args, strict=True))
+
+  def read(atom):
+    return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+  for eqn in jaxpr.eqns:
+    held, held_consts = equations.body(eqn)
+    if held is not None:
+      results = _run(held, held_consts, map(read, eqn.invars), copies)
+    elif _is_elementwise(eqn):
+      operands = [read(v) for v in eqn.invars]
+      results = [_Later(eqn, operands, next(copies.order))]
+    else:
+      bind, atoms = equations.binder(eqn)
+      results = bind(*(copies.finish(read(v)) for v in atoms), **eqn.params)
+    values.update(zip(eqn.outvars, results, strict=True))
+  return [read(v) for v in jaxpr.outvars]
+
+
+def _is_elementwise(eqn: core.JaxprEqn) -> bool:
+  name = eqn.primitive.name
+  is_known = name in equations.ELEMENTWISE or name == 'broadcast_in_dim'
+  return is_known and _is_large(eqn.outvars[0].aval)
+
+
+def _is_large(array: Any) -> bool:
+  return math.prod(getattr(array, 'shape', ())) >= _SMALLEST
