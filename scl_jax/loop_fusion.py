@@ -20,9 +20,9 @@ several results in one loop over memory on a CPU only if it is told to, by
     XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion
 
 and only results that do not need one another. Those of a step do: weights need
-moments, and what two results need is stored for both. `separately` computes each
-result from the inputs alone. What several of them need is then computed for
-each, while memory is waited for, and XLA makes one loop of it all.
+moments, and what two results need is stored for both. `separately` computes
+each result from the inputs alone. What several of them need is then computed
+for each, while memory is waited for, and XLA makes one loop of it all.
 
 To XLA two equal computations are one. So each has its own 1, which XLA takes
 for any number, as a factor of the arrays that it reads.
@@ -33,7 +33,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import os
 from typing import Any, TypeVar
 
 import jax
@@ -44,22 +43,15 @@ from scl_jax import equations
 
 T = TypeVar('T')
 
-_OPTION = 'xla_cpu_use_multi_output_fusion'
-# Smaller arrays stay in the cache from one loop to the next.
-_SMALLEST = 2**16
-
-
-def is_on() -> bool:
-  """Whether XLA was told to write several results in one loop, on a CPU."""
-  flags = os.environ.get('XLA_FLAGS', '')
-  return _OPTION in flags and jax.default_backend() == 'cpu'
+# Entries. Smaller arrays stay in a core's cache from one loop to the next.
+_SMALLEST = 2**18
 
 
 def separately(fn: Callable[..., T]) -> Callable[..., T]:
   """A function whose large elementwise results do not need one another.
 
   The results are equal up to rounding. What is not elementwise (sums, branches,
-  loops) is computed once. Where `is_on` is false this makes a step slower, as
+  loops) is computed once. Only where `xla_options.joins_loops` this pays: else
   each result becomes a loop of its own.
 
   Args:
@@ -107,7 +99,8 @@ class _Later:
 
   def parts(self) -> list['_Later']:
     """It and all that it is made of, operands first."""
-    found, to_visit = {self}, [self]
+    found: set[_Later] = {self}
+    to_visit: list[_Later] = [self]
     while to_visit:
       for operand in to_visit.pop().operands:
         if isinstance(operand, _Later) and operand not in found:
@@ -135,18 +128,20 @@ class _Copies:
       copy = 0 if is_first else next(self._numbers)
       for part in parts:
         operands = [self._operand(o, copy) for o in part.operands]
-        part.copies[copy] = part.eqn.primitive.bind(
-          *operands, **part.eqn.params
-        )
+        with part.eqn.ctx.manager:
+          part.copies[copy] = part.eqn.primitive.bind(
+            *operands, **part.eqn.params
+          )
       value.result = value.copies[copy]
     return value.result
 
   def _operand(self, operand, copy):
     if isinstance(operand, _Later):
       return operand.copies[copy]
-    if not copy or not _is_large(operand) or operand.weak_type:
+    if not copy or not _is_large(operand):
       return operand
-    if not jnp.issubdtype(operand.dtype, jnp.inexact):
+    is_weak = getattr(operand, 'weak_type', False)
+    if is_weak or not jnp.issubdtype(operand.dtype, jnp.inexact):
       return operand
     if copy not in self._read:
       # Its number beside it, or XLA would take all of these for one.
@@ -178,7 +173,9 @@ def _run(
       results = [_Later(eqn, operands, next(copies.order))]
     else:
       bind, atoms = equations.binder(eqn)
-      results = bind(*(copies.finish(read(v)) for v in atoms), **eqn.params)
+      operands = [copies.finish(read(v)) for v in atoms]
+      with eqn.ctx.manager:
+        results = bind(*operands, **eqn.params)
     values.update(zip(eqn.outvars, results, strict=True))
   return [read(v) for v in jaxpr.outvars]
 
@@ -190,4 +187,5 @@ def _is_elementwise(eqn: core.JaxprEqn) -> bool:
 
 
 def _is_large(array: Any) -> bool:
-  return math.prod(getattr(array, 'shape', ())) >= _SMALLEST
+  shape = getattr(array, 'shape', ())
+  return bool(shape) and math.prod(shape) >= _SMALLEST

@@ -80,10 +80,10 @@ import jax.numpy as jnp
 import optax
 
 from scl_jax import checks
-from scl_jax import loop_fusion
 from scl_jax import mask_rule
 from scl_jax import masks as masks_lib
 from scl_jax import tree as tree_lib
+from scl_jax import xla_options
 from scl_jax.mask_rule import MaskRule
 from scl_jax.mask_rule import masks_of
 from scl_jax.mask_rule import params_of
@@ -187,7 +187,10 @@ def sparsify(
     )
     run = lambda grads, state: step(inner, rule, grads, state, extra_args)
     # Not of a function: what is computed again would be its derivative.
-    if rule.effective is None and _is_traced(grads) and loop_fusion.is_on():
+    is_product = rule.effective is None
+    if is_product and _is_traced(grads) and xla_options.joins_loops():
+      from scl_jax import loop_fusion  # what reads programs is imported late
+
       run = loop_fusion.separately(run)
     try:
       new_state = run(grads, state)

@@ -14,11 +14,11 @@
 # ==============================================================================
 r"""What an SCL step costs over the dense step with the same optimizer.
 
-Run it with (the first two variables save page faults of large arrays on Linux;
-the third lets XLA write several results of one loop on a CPU, for dense and
-sparse updates alike):
+Run it with (the first three variables save page faults of large arrays on
+Linux; the fourth lets XLA write several results in one loop on a CPU, see
+`scl_jax.loop_fusion`):
 
-    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
+    MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
         XLA_FLAGS=--xla_backend_extra_options=xla_cpu_use_multi_output_fusion \
         python -m experiments.benchmarks.step_time \
         --output=experiments/results/step_time_cpu.json
@@ -29,11 +29,10 @@ round, with quartiles.
 
 The floor is the time that the update alone would need if every array that it
 must read or write crossed memory once, at the bandwidth that the dense update
-reaches in this process: for Adam the dense update reads g, p, mu, nu and writes
-p, mu, nu (28 bytes a parameter); SCL reads g, w, m, mu, nu, p and writes w, m,
-mu, nu, p (44 bytes), and in one step of eight reads g and w for the norm (1).
-The floor of the whole step is that and what the dense step takes besides its
-update.
+reaches in this process as one loop: Adam reads g, p, mu, nu and writes p, mu,
+nu (28 bytes a parameter); SCL reads g, w, m, mu, nu, p and writes w, m, mu, nu,
+p (44 bytes), and in one step of eight reads g and w for the norm (1). The floor
+of the whole step is that and what the dense step takes besides its update.
 """
 
 from collections.abc import Callable
@@ -56,6 +55,7 @@ from experiments.benchmarks import preflight
 from experiments.models import lenet
 from experiments.models import resnet
 import scl_jax
+from scl_jax import loop_fusion
 
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 _ONLY = flags.DEFINE_multi_string('only', None, 'Networks to measure.')
@@ -117,10 +117,11 @@ def measure(
       tx, lambda params, _: jax.grad(loss_fn)(params, inputs), steps, unroll
     )
     if name in ('dense', 'scl'):
-      # Tied to the params, or XLA would compute once for all steps what follows
-      # from gradients that never change.
-      tied = lambda *both: jax.lax.optimization_barrier(both)[1]
-      runs[name, 'update'] = _make_run(tx, tied, steps, unroll)
+      runs[name, 'update'] = _make_run(tx, _given, steps, unroll)
+    if name == 'dense':
+      update = loop_fusion.separately(tx.update)
+      one_loop = tx._replace(update=update)
+      runs[name, 'one loop'] = _make_run(one_loop, _given, steps, unroll)
 
   seconds = {key: [] for key in runs}
   for index in tqdm.trange(rounds + 1, disable=None):
@@ -142,19 +143,31 @@ def measure(
       'ratio_quartiles': [float(ratios[0]), float(ratios[2])],
       'state_bytes_per_parameter': state_bytes[name],
     }
-  updates = {
-    name: 1e3 * float(np.median(seconds[name, 'update']))
-    for name in ('dense', 'scl')
+  alone = {
+    key: 1e3 * float(np.median(values))
+    for key, values in seconds.items()
+    if key[1] != 'step'
   }
-  floor = updates['dense'] * _SCL_BYTES / _DENSE_BYTES
-  table['scl']['update_milliseconds'] = updates['scl']
+  update, one_loop = alone['dense', 'update'], alone['dense', 'one loop']
+  floor = min(update, one_loop) * _SCL_BYTES / _DENSE_BYTES
+  table['dense']['update_milliseconds'] = update
+  table['dense']['update_as_one_loop_milliseconds'] = one_loop
+  table['scl']['update_milliseconds'] = alone['scl', 'update']
   table['scl']['update_floor_milliseconds'] = floor
-  table['scl']['update_over_floor'] = updates['scl'] / floor
+  table['scl']['update_over_floor'] = alone['scl', 'update'] / floor
   table['scl']['step_over_floor'] = table['scl']['milliseconds'] / (
-    table['dense']['milliseconds'] - updates['dense'] + floor
+    table['dense']['milliseconds'] - update + floor
   )
-  table['dense']['update_milliseconds'] = updates['dense']
   return table
+
+
+def _given(params, grads):
+  """Gradients that are there, for an update alone.
+
+  Tied to the params, or XLA would compute once for all steps what follows from
+  gradients that never change.
+  """
+  return jax.lax.optimization_barrier((params, grads))[1]
 
 
 def _make_run(tx, gradients, steps, unroll):
@@ -227,6 +240,7 @@ def main() -> None:
     'environment': {
       name: os.environ.get(name, '')
       for name in (
+        'MALLOC_ARENA_MAX',
         'MALLOC_MMAP_MAX_',
         'MALLOC_TRIM_THRESHOLD_',
         'XLA_FLAGS',

@@ -28,7 +28,6 @@ import numpy as np
 
 from scl_jax import equations
 from scl_jax.graph import nodes
-from scl_jax.graph import scans
 
 PyTree = Any
 

@@ -104,4 +104,3 @@ def _size(jaxpr: core.Jaxpr) -> int:
     for eqn in jaxpr.eqns
     for body in equations.bodies(eqn.params)
   )
-
