@@ -52,7 +52,8 @@ def separately(fn: Callable[..., T]) -> Callable[..., T]:
 
   The results are equal up to rounding. What is not elementwise (sums, branches,
   loops) is computed once. Only where `xla_options.joins_loops` this pays: else
-  each result becomes a loop of its own.
+  each result becomes a loop of its own. Where results are of several floating
+  point dtypes, which XLA does not join, the function is left as it is.
 
   Args:
     fn: A function of pytrees of arrays that JAX can trace.
@@ -70,6 +71,9 @@ def separately(fn: Callable[..., T]) -> Callable[..., T]:
   @functools.wraps(fn)
   def run(*args):
     closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+    large = [v.aval.dtype for v in closed.jaxpr.outvars if _is_large(v.aval)]
+    if len({dtype for dtype in large if _is_inexact(dtype)}) > 1:
+      return fn(*args)  # XLA joins loops of one dtype alone
     copies = _Copies()
     results = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args), copies)
     return jax.tree.unflatten(
@@ -141,7 +145,7 @@ class _Copies:
     if not copy or not _is_large(operand):
       return operand
     is_weak = getattr(operand, 'weak_type', False)
-    if is_weak or not jnp.issubdtype(operand.dtype, jnp.inexact):
+    if is_weak or not _is_inexact(operand.dtype):
       return operand
     if copy not in self._read:
       # Its number beside it, or XLA would take all of these for one.
@@ -184,6 +188,10 @@ def _is_elementwise(eqn: core.JaxprEqn) -> bool:
   name = eqn.primitive.name
   is_known = name in equations.ELEMENTWISE or name == 'broadcast_in_dim'
   return is_known and _is_large(eqn.outvars[0].aval)
+
+
+def _is_inexact(dtype: Any) -> bool:
+  return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def _is_large(array: Any) -> bool:

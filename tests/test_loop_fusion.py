@@ -176,6 +176,13 @@ def test_results_share_nothing(always):
   assert shared(loop_fusion.separately(optimizer.update), *args) == 0
 
 
+def test_dtypes_that_differ_are_left_alone(always):
+  optimizer = optax.adam(1e-3, mu_dtype=jnp.bfloat16)
+  params = {'w': jnp.ones((3, 2))}
+  args = params, optimizer.init(params), params
+  assert shared(loop_fusion.separately(optimizer.update), *args) == 2
+
+
 def test_small_arrays_are_left_alone():
   optimizer = optax.adam(1e-3)
   params = {'w': jnp.ones((3, 2))}
