@@ -79,10 +79,10 @@ def normalize_by_feature_norm(
   2201.05020, abstract); divided by their norms, one penalty is the same price
   in every feature. The paper leaves the norm open; the running norm is our
   choice, as it did better than the current batch's (see README). Sums are taken
-  in float32, and what is not finite counts as 0 in them. A feature whose norm
-  is 0 stays 0: one that has never had a gradient when the running norm was
-  updated waits for the next update. Under `jax.shard_map` the norm is that of
-  the local shard; under `jax.jit` it is global.
+  in float32, and a feature whose norm is 0 stays 0: one that has never had a
+  gradient when the running norm was updated waits for the next update. Under
+  `jax.shard_map` the norm is that of the local shard; under `jax.jit` it is
+  global.
 
   Args:
     decay: Decay of the running norm, in [0, 1); `None` takes the norm of the
@@ -97,9 +97,9 @@ def normalize_by_feature_norm(
 
   Returns:
     An `optax.GradientTransformationExtraArgs`. Its `update` may be given
-    `recompute`, a function that computes the updates again, as a branch must
-    that measures the norm in some of the steps, or the other steps would have
-    to store them for it. There what is not finite may stay in them.
+    `recompute`, a function that computes the updates again: the branch that
+    measures the norm in some of the steps then does so, and the other steps
+    need not store the updates for it.
 
   Raises:
     ValueError: If an argument is out of its range; at `init` and `update`, if
@@ -131,19 +131,6 @@ def normalize_by_feature_norm(
 
     return jax.tree_util.tree_map_with_path(squared_norm, updates)
 
-  def finite_squared_norms(compute):
-    # XLA sums products as it computes them on a CPU, but not with `isfinite` of
-    # each: looked for only where a sum shows that it is needed.
-    squares = squared_norms(compute())
-    leaves = jax.tree.leaves(squares)
-    is_finite = jnp.asarray([jnp.isfinite(s).all() for s in leaves]).all()
-    finite = lambda g: jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
-    return _cond(
-      is_finite,
-      lambda: squares,
-      lambda: squared_norms(jax.tree.map(finite, compute())),
-    )
-
   def divide(g, v):
     # Not by eps alone: optax.inject_hyperparams makes it 0 in float16.
     norm = jnp.where(v > 0, jnp.sqrt(v) + eps, jnp.inf)
@@ -159,24 +146,26 @@ def normalize_by_feature_norm(
 
   def update_fn(updates, state, params=None, *, recompute=None, **extra_args):
     del params, extra_args
-    compute = (lambda: updates) if recompute is None else recompute
     if decay is None:
-      return jax.tree.map(divide, updates, finite_squared_norms(compute)), state
+      return jax.tree.map(divide, updates, squared_norms(updates)), state
     share = 1 - decay  # of the current updates in the running mean
 
     def refresh():
       return jax.tree.map(
         lambda s, v: (decay * v + share * s).astype(jnp.float32),
-        finite_squared_norms(compute),
+        squared_norms(updates if recompute is None else recompute()),
         state.second_moment,
       )
 
     if isinstance(update_every, int) and update_every == 1:
       second_moment = refresh()
     else:
-      second_moment = _cond(
-        state.count % update_every == 0, refresh, lambda: state.second_moment
-      )
+      is_due = state.count % update_every == 0
+      keep = lambda: state.second_moment
+      if isinstance(is_due, core.Tracer):
+        second_moment = jax.lax.cond(is_due, refresh, keep)
+      else:  # without jit `cond` would compile these closures in each step
+        second_moment = refresh() if is_due else keep()
     refreshes = state.count // update_every + 1
     correction = 1 - jnp.power(decay, refreshes.astype(jnp.float32))
     updates = jax.tree.map(
@@ -186,13 +175,6 @@ def normalize_by_feature_norm(
     return updates, NormalizeByFeatureNormState(count, second_moment)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _cond(is_true, on_true, on_false):
-  """`jax.lax.cond`, which would compile closures in each step without jit."""
-  if isinstance(is_true, core.Tracer):
-    return jax.lax.cond(is_true, on_true, on_false)
-  return on_true() if is_true else on_false()
 
 
 def _other_axes(

@@ -275,27 +275,24 @@ def scl(
       lambda m, w: masks_lib.expand(m, w.shape), mask_params, weights
     )
 
-    def raw_gradients():
+    def task_gradients():
       return jax.tree.map(
-        lambda m, g, w: (g * w).astype(m.dtype) * derivative(m),
+        lambda m, g, w: finite_or_zero((g * w).astype(m.dtype) * derivative(m)),
         expanded,
         grads,
         weights,
       )
-
-    def task_gradients():
-      return jax.tree.map(finite_or_zero, raw_gradients())
 
     def normalized(mask_grads, recompute=None):
       return normalize.update(
         mask_grads, state.normalizer_state, expanded, recompute=recompute
       )
 
-    # What only some steps need is computed by them: as an operand of a branch
-    # it would have to be stored in all steps.
+    # What only some steps need is computed by them, from `task_gradients`: as
+    # an operand of a branch it would have to be stored in all steps.
     if penalty_order == 'after':
       mask_grads, normalizer_state = normalized(
-        task_gradients(), recompute=raw_gradients
+        task_gradients(), recompute=task_gradients
       )
       price, control_state = next_penalty(
         state, lambda: normalized(task_gradients())[0], sizes
