@@ -21,7 +21,6 @@ import textwrap
 
 import chex
 import jax
-from jax.extend import core
 import jax.numpy as jnp
 import optax
 import pytest
@@ -30,6 +29,7 @@ import scl_jax
 from scl_jax import equations
 from scl_jax import loop_fusion
 from scl_jax import xla_options
+from scl_jax.graph import nodes
 
 PARAMS = {
   'kernel': jax.random.normal(jax.random.key(0), (6, 5)),
@@ -139,9 +139,9 @@ def test_any_function_is_the_same(count, dtype, always):
   )
 
 
-def elementwise_parts(jaxpr):
-  """The elementwise equations that each result is made of, by their place."""
-  made_by = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.outvars}
+def elementwise_parts(graph):
+  """The elementwise nodes that each result is made of, by their place."""
+  made_by = {v: i for i, node in enumerate(graph.nodes) for v in node.outputs}
 
   def parts(variable):
     found, to_visit = set(), [variable]
@@ -149,20 +149,18 @@ def elementwise_parts(jaxpr):
       place = made_by.get(to_visit.pop())
       if place is None or place in found:
         continue
-      eqn = jaxpr.eqns[place]
-      if (
-        eqn.primitive.name in equations.ELEMENTWISE and eqn.outvars[0].aval.ndim
-      ):
+      node = graph.nodes[place]
+      if node.name in equations.ELEMENTWISE and graph.shape(node.outputs[0]):
         found.add(place)
-        to_visit += equations.variables(eqn)
+        to_visit += node.inputs
     return found
 
-  return [parts(v) for v in jaxpr.outvars if not isinstance(v, core.Literal)]
+  return [parts(v) for v in graph.outputs]
 
 
 def shared(fn, *args):
-  """Pairs of results of which both are made of one equation."""
-  found = elementwise_parts(jax.make_jaxpr(fn)(*args).jaxpr)
+  """Pairs of results of which both are made of one elementwise node."""
+  found = elementwise_parts(nodes.trace(fn, *args))
   return sum(
     bool(found[i] & found[j]) for i in range(len(found)) for j in range(i)
   )
