@@ -91,14 +91,14 @@ class _Later:
     eqn: The equation.
     operands: Arrays, literals and others of this kind.
     order: Behind that of its operands.
-    copies: What was computed, by the number of the copy.
-    result: The copy that everything else reads, once there is one.
+    is_computed: Whether it was, for any result.
+    result: What everything else reads, once it is finished.
   """
 
   eqn: core.JaxprEqn
   operands: Sequence[Any]
   order: int
-  copies: dict[int, jax.Array] = dataclasses.field(default_factory=dict)
+  is_computed: bool = False
   result: jax.Array | None = None
 
   def parts(self) -> list['_Later']:
@@ -118,8 +118,7 @@ class _Copies:
 
   def __init__(self):
     self.order = itertools.count()
-    self._numbers = itertools.count(1)
-    self._read: dict[Any, Any] = {}
+    self._numbers = itertools.count()
 
   def finish(self, value: Any) -> Any:
     """The array that a value stands for."""
@@ -127,35 +126,31 @@ class _Copies:
       return value
     if value.result is None:
       parts = value.parts()
-      # The first copy is of the arrays as they are.
-      is_first = not any(0 in part.copies for part in parts)
-      copy = 0 if is_first else next(self._numbers)
+      is_again = any(part.is_computed for part in parts)
+      factor = self._one() if is_again else None
+      made: dict[Any, jax.Array] = {}  # of parts, and of arrays by their id
+
+      def operand(given):
+        if isinstance(given, _Later):
+          return made[given]
+        if factor is None or not _is_scalable(given):
+          return given
+        if id(given) not in made:
+          made[id(given)] = given * factor.astype(given.dtype)
+        return made[id(given)]
+
       for part in parts:
-        operands = [self._operand(o, copy) for o in part.operands]
+        operands = [operand(given) for given in part.operands]
         with part.eqn.ctx.manager:
-          part.copies[copy] = part.eqn.primitive.bind(
-            *operands, **part.eqn.params
-          )
-      value.result = value.copies[copy]
+          made[part] = part.eqn.primitive.bind(*operands, **part.eqn.params)
+        part.is_computed = True
+      value.result = made[value]
     return value.result
 
-  def _operand(self, operand, copy):
-    if isinstance(operand, _Later):
-      return operand.copies[copy]
-    if not copy or not _is_large(operand):
-      return operand
-    is_weak = getattr(operand, 'weak_type', False)
-    if is_weak or not _is_inexact(operand.dtype):
-      return operand
-    if copy not in self._read:
-      # Its number beside it, or XLA would take all of these for one.
-      both = jnp.float32(1), jnp.float32(copy)
-      self._read[copy] = jax.lax.optimization_barrier(both)[0]
-    key = id(operand), copy
-    if key not in self._read:
-      one = self._read[copy].astype(operand.dtype)
-      self._read[key] = operand, operand * one  # the operand, so its id stays
-    return self._read[key][1]
+  def _one(self):
+    # A number beside it, or XLA would take all of these for one.
+    both = jnp.float32(1), jnp.float32(next(self._numbers))
+    return jax.lax.optimization_barrier(both)[0]
 
 
 def _run(
@@ -188,6 +183,12 @@ def _is_elementwise(eqn: core.JaxprEqn) -> bool:
   name = eqn.primitive.name
   is_known = name in equations.ELEMENTWISE or name == 'broadcast_in_dim'
   return is_known and _is_large(eqn.outvars[0].aval)
+
+
+def _is_scalable(operand: Any) -> bool:
+  """Whether it is a large array whose dtype a factor does not change."""
+  is_weak = getattr(operand, 'weak_type', False)
+  return _is_large(operand) and not is_weak and _is_inexact(operand.dtype)
 
 
 def _is_inexact(dtype: Any) -> bool:
