@@ -28,7 +28,7 @@ To XLA two equal computations are one. So each has its own 1, which XLA takes
 for any number, as a factor of the arrays that it reads.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import functools
 import itertools
@@ -45,6 +45,8 @@ T = TypeVar('T')
 
 # Entries. Smaller arrays stay in a core's cache from one loop to the next.
 _SMALLEST = 2**18
+# Factors that are one operand of a loop: XLA adds nothing to one that has 20.
+_BLOCK = 1024
 
 
 def separately(fn: Callable[..., T]) -> Callable[..., T]:
@@ -118,7 +120,7 @@ class _Copies:
 
   def __init__(self):
     self.order = itertools.count()
-    self._numbers = itertools.count()
+    self._factors = _ones()
 
   def finish(self, value: Any) -> Any:
     """The array that a value stands for."""
@@ -127,7 +129,7 @@ class _Copies:
     if value.result is None:
       parts = value.parts()
       is_again = any(part.is_computed for part in parts)
-      factor = self._one() if is_again else None
+      factor = next(self._factors) if is_again else None
       made: dict[Any, jax.Array] = {}  # of parts, and of arrays by their id
 
       def operand(given):
@@ -147,10 +149,15 @@ class _Copies:
       value.result = made[value]
     return value.result
 
-  def _one(self):
-    # A number beside it, or XLA would take all of these for one.
-    both = jnp.float32(1), jnp.float32(next(self._numbers))
-    return jax.lax.optimization_barrier(both)[0]
+
+def _ones() -> Iterator[jax.Array]:
+  """1s that are to XLA as many numbers."""
+  for block in itertools.count():
+    # A number beside them, or XLA would take two blocks for one.
+    both = jnp.ones(_BLOCK), jnp.float32(block)
+    ones, _ = jax.lax.optimization_barrier(both)
+    for index in range(_BLOCK):
+      yield ones[index]
 
 
 def _run(

@@ -64,6 +64,7 @@ def always(monkeypatch):
   """As with the option of XLA, and arrays of any size."""
   monkeypatch.setattr(xla_options, 'joins_loops', lambda: True)
   monkeypatch.setattr(loop_fusion, '_SMALLEST', 1)
+  monkeypatch.setattr(loop_fusion, '_BLOCK', 3)
 
 
 def trained(tx):
@@ -196,7 +197,7 @@ def test_small_arrays_are_left_alone():
 
 
 def test_loops_that_xla_makes():
-  """Three results of Adam in one loop, five of SCL in two."""
+  """Three results of Adam in one loop, five of SCL in two, and six."""
   program = """
     import jax, jax.numpy as jnp, optax
     import scl_jax
@@ -218,10 +219,13 @@ def test_loops_that_xla_makes():
 
     adam = optax.adam(1e-3)
     apart = adam._replace(update=loop_fusion.separately(adam.update))
-    scl = scl_jax.sparsify(adam, scl_jax.scl(penalty=1e-3))
+    rule = scl_jax.scl(penalty=1e-3)
+    scl = scl_jax.sparsify(adam, rule)
+    more = scl_jax.sparsify(optax.amsgrad(1e-3), rule)  # as many operands as go
     params = {'w': jnp.ones((512, 512))}
     print([
-      loops(in_place(tx), params, tx.init(params)) for tx in (adam, apart, scl)
+      loops(in_place(tx), params, tx.init(params))
+      for tx in (adam, apart, scl, more)
     ])
     xla_options.joins_loops = lambda: False
     print(loops(in_place(scl), params, scl.init(params)))
@@ -234,5 +238,5 @@ def test_loops_that_xla_makes():
     check=True,
   )
   with_it, without = result.stdout.splitlines()
-  assert with_it == '[2, 1, 2]'
+  assert with_it == '[2, 1, 2, 2]'
   assert int(without) > 2
