@@ -28,6 +28,8 @@ import optax
 import pytest
 
 import scl_jax
+from scl_jax import tree
+from scl_jax.compaction import carrying
 
 
 @pytest.mark.parametrize('granularity', ['connection', 'feature'])
@@ -145,3 +147,80 @@ def test_moments_go_with_their_own_weight():
   for moments in (carried.mu, carried.nu):
     close(moments.mu.w, first[:, KEEP > 0])
     close(moments.w, second[KEEP > 0])
+
+
+def constant_unit():
+  """The second of two hidden units is the constant tanh(3), and goes."""
+  masks = {'w': jnp.array([[1.0, 0], [1, 0]]), 'v': None, 'a': None, 'c': None}
+  params = {
+    'w': jnp.array([[1.0, 0], [1, 0]]),
+    'a': jnp.array([0.0, 3.0]),
+    'v': jnp.array([[1.0], [1.0]]),
+    'c': jnp.zeros(1),
+  }
+  fn = lambda p, x: jnp.tanh(x @ p['w'] + p['a']) @ p['v'] + p['c']
+  return fn, params, masks
+
+
+FROM_PARAMS = {
+  'schedule-free SGD': optax.contrib.schedule_free_sgd,
+  'schedule-free AdamW': optax.contrib.schedule_free_adamw,
+  'MADGRAD': optax.contrib.madgrad,
+  'COCOB': optax.contrib.cocob,
+  'mechanize': lambda rate: optax.contrib.mechanize(optax.adam(rate)),
+  'Prodigy': optax.contrib.prodigy,
+  'DoG': lambda rate: optax.chain(optax.contrib.dog(), optax.scale(rate)),
+  'DoWG': lambda rate: optax.chain(optax.contrib.dowg(), optax.scale(rate)),
+}
+
+
+@pytest.mark.parametrize('make', FROM_PARAMS.values(), ids=FROM_PARAMS)
+@pytest.mark.parametrize('is_within', [True, False])
+def test_constants_go_into_all_that_holds_params(make, is_within):
+  """With steps of nothing the small model goes on computing the same."""
+  fn, params, masks = constant_unit()
+  x = jnp.ones((4, 2))
+  small = scl_jax.compact(fn, params, masks, x)
+  assert small.params['w'].shape == (2, 1)
+  tx = make(1e-9)
+  if is_within:
+    tx = scl_jax.sparsify(tx, scl_jax.static_masks(masks))
+  carried, state = small.params, small.carry(tx.init(params))
+  for _ in range(3):
+    grads = jax.grad(lambda p: 1e-3 * small.fn(p, x).sum())(carried)
+    updates, state = tx.update(grads, state, carried)
+    carried = optax.apply_updates(carried, updates)
+  # COCOB takes a small step whatever the rate.
+  np.testing.assert_allclose(small.fn(carried, x), fn(params, x), rtol=1e-4)
+
+
+def test_every_state_of_optax_that_starts_from_params_is_known():
+  """A new one in a later optax fails here."""
+  params = {'w': jnp.arange(1.0, 13.0).reshape(3, 4) + 0.37}
+  found = set()
+  for tx in (*FROM_PARAMS.values(), optax.adam, optax.lion, optax.adabelief):
+    state = tx(1e-3).init(params)
+    for path, leaf in zip(
+      tree.paths(state), jax.tree.leaves(state), strict=True
+    ):
+      if jnp.shape(leaf) == (3, 4) and (leaf == params['w']).all():
+        found.add(path.split('/')[-2])
+  assert found == carrying._VALUES_OF_PARAMS - {'weights'}
+
+
+@pytest.mark.parametrize(
+  'tx', [optax.sm3(0.1), optax.flatten(optax.adam(0.1))], ids=['sm3', 'flat']
+)
+def test_what_is_not_kept_by_axes_cannot_be_cut(tx):
+  fn, params, masks = constant_unit()
+  small = scl_jax.compact(fn, params, masks, jnp.ones((4, 2)))
+  with pytest.raises(ValueError, match='cannot be cut'):
+    small.carry(tx.init(params))
+
+
+def test_the_state_of_another_model():
+  fn, params, masks = constant_unit()
+  small = scl_jax.compact(fn, params, masks, jnp.ones((4, 2)))
+  with pytest.raises(ValueError, match='nothing for these params'):
+    small.carry(optax.adam(0.1).init({'other': jnp.ones((2, 2))}))
+  assert small.carry(optax.sgd(0.1).init(params)) is not None

@@ -65,7 +65,10 @@ class CompactModel:
     A density that `scl` is driven to stays a share of the original connections,
     so that as many are live in the end. Training goes on as with the original
     params, but for constants, such as the bias of a feature without inputs,
-    that have gone into other biases and would have been trained apart.
+    that have gone into other biases and would have been trained apart; and but
+    for what depends on the size of a leaf: an optimizer that takes norms or
+    products of whole leaves (LAMB, LARS, Muon), and mask variables that stand
+    for several connections and still train, whose gradient is their mean.
 
     Args:
       opt_state: The state of any optax optimizer, `scl_jax.sparsify` included,

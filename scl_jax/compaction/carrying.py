@@ -20,12 +20,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scl_jax import state as state_lib
 from scl_jax import tree as tree_lib
 from scl_jax.compaction import reduction
 from scl_jax.compaction import running
 
 PyTree = tree_lib.PyTree
+
+
+# Fields in which states hold values of params, not of gradients: of `sparsify`;
+# of schedule-free, MADGRAD and mechanize, DoG and DoWG, Prodigy, and COCOB.
+_VALUES_OF_PARAMS = frozenset(
+  {'weights', 'z', 'x0', 'init_params', 'params0', 'init_particles'}
+)
 
 
 def carry(reduced: reduction.Reduction, state: PyTree) -> PyTree:
@@ -34,8 +40,8 @@ def carry(reduced: reduction.Reduction, state: PyTree) -> PyTree:
   A leaf of the state belongs to the params' leaf whose path its own path ends
   with: moments, weights, masks and mask variables do. It is cut like that leaf;
   axes of size 1 (one mask variable a feature, a norm) are left alone. What goes
-  into the biases of the small params goes into the weights that `sparsify`
-  holds as well.
+  into the biases of the small params goes into the values of params that states
+  hold as well: the weights of `sparsify`, the start of `optax.contrib.madgrad`.
 
   Args:
     reduced: The reduction.
@@ -46,32 +52,59 @@ def carry(reduced: reduction.Reduction, state: PyTree) -> PyTree:
 
   Raises:
     ValueError: If a leaf cannot be cut, such as a factored moment or a mask
-      variable for a block.
+      variable for a block, or nothing in the state belongs to the params.
   """
   leaves, treedef = jax.tree.flatten(state)
-  rows = zip(
-    tree_lib.owners(state, reduced.params),
-    tree_lib.paths(state),
-    leaves,
-    strict=True,
-  )
-  cut = treedef.unflatten(_cut(reduced, *row) for row in rows)
-  is_sparse = lambda node: isinstance(node, state_lib.SparsifyState)
-
-  def add_folds(node):
-    if not is_sparse(node):
-      return node
-    return node._replace(weights=_add_folds(reduced, node.weights))
-
-  return jax.tree.map(add_folds, cut, is_leaf=is_sparse)
+  owners = tree_lib.owners(state, reduced.params)
+  rows = zip(owners, tree_lib.paths(state), leaves, strict=True)
+  carried = [_carry_leaf(reduced, *row) for row in rows]
+  if set(owners) == {None} and any(jnp.ndim(leaf) for leaf in leaves):
+    raise ValueError(
+      'opt_state holds nothing for these params, of which the first are '
+      f'{list(reduced.paths[:5])}: it is the state of an optimizer of others.'
+    )
+  return treedef.unflatten(carried)
 
 
-def _cut(
+def _carry_leaf(
   reduced: reduction.Reduction, owner: int | None, path: str, leaf: Any
 ) -> Any:
-  """A leaf of the state without what was removed from its owner."""
   if owner is None:
+    _check_left_alone(reduced, path, leaf)
     return leaf
+  leaf = _cut(reduced, owner, path, leaf)
+  field = path.removesuffix(reduced.paths[owner]).rstrip('/').split('/')[-1]
+  if field in _VALUES_OF_PARAMS and owner in reduced.folds:
+    amount = reduced.folds[owner][np.ix_(*reduced.kept[owner])]
+    leaf = (leaf + amount).astype(leaf.dtype)
+  return leaf
+
+
+def _check_left_alone(
+  reduced: reduction.Reduction, path: str, leaf: Any
+) -> None:
+  """Raises if a leaf without an owner is part of what is cut, or all in one."""
+  if not jnp.ndim(leaf):
+    return
+  wholes = jax.tree.leaves(reduced.params)
+  cut = [
+    name
+    for name, kept, whole in zip(
+      reduced.paths, reduced.kept, wholes, strict=True
+    )
+    if any(len(i) != n for i, n in zip(kept, whole.shape, strict=True))
+  ]
+  is_part = any(f'/{name}/' in f'/{path}' for name in cut)
+  if is_part or (cut and jnp.size(leaf) == sum(x.size for x in wholes)):
+    raise ValueError(
+      f'opt_state has a leaf {path!r} of shape {jnp.shape(leaf)}, which cannot '
+      f'be cut: it is not kept as {cut[0]!r} is, axis by axis. Start this part '
+      'of the state anew.'
+    )
+
+
+def _cut(reduced: reduction.Reduction, owner: int, path: str, leaf: Any) -> Any:
+  """A leaf of the state without what was removed from its owner."""
   kept = reduced.kept[owner]
   whole = jax.tree.leaves(reduced.params)[owner].shape
   shape = jnp.shape(leaf)
@@ -90,19 +123,4 @@ def _cut(
     f'opt_state has a leaf {path!r} of shape {shape}, which cannot '
     f'be cut like {reduced.paths[owner]!r} of shape {whole}: it has no entry '
     'for each index of the axes. Start this part of the state anew.'
-  )
-
-
-def _add_folds(reduced: reduction.Reduction, weights: PyTree) -> PyTree:
-  """Adds to the small weights what was folded into the small params."""
-
-  def add(index, weight):
-    if index not in reduced.folds:
-      return weight
-    amount = reduced.folds[index][np.ix_(*reduced.kept[index])]
-    return (weight + amount).astype(weight.dtype)
-
-  leaves, treedef = jax.tree.flatten(weights)
-  return treedef.unflatten(
-    map(add, tree_lib.owners(weights, reduced.params), leaves)
   )
