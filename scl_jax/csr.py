@@ -38,7 +38,7 @@ from scl_jax import tree as tree_lib
 
 PyTree = tree_lib.PyTree
 
-_SCIPY_DTYPES = np.typecodes['AllInteger'] + 'fdFD'
+_SCIPY_DTYPES = [np.dtype(char) for char in np.typecodes['AllInteger'] + 'fdFD']
 
 
 def save_csr(
@@ -70,7 +70,7 @@ def save_csr(
     if mask is None:
       continue
     values, columns, row_ends, shape = _compress(path, leaf, mask)
-    if values.dtype.char not in _SCIPY_DTYPES:
+    if values.dtype not in _SCIPY_DTYPES:
       raise ValueError(
         f'SciPy has no sparse matrices of {values.dtype}: convert {path!r} to '
         'float32 first.'

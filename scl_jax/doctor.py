@@ -131,9 +131,14 @@ def diagnose(
   findings = _not_a_number(sparsify_state)
   if findings:
     return findings  # what follows from it needs no advice of its own
+  layers = [path for path, mask in tree_lib.zip_leaves(masks) if mask.size]
+  members = {
+    name: _members(f'groups[{name!r}]', given, layers)
+    for name, given in (groups or {}).items()
+  }
   if not isinstance(state, SCLState) or int(state.count) > 0:
-    findings += _collapsed(masks, groups)
-  if isinstance(state, SCLState):
+    findings += _collapsed(masks, members)
+  if isinstance(state, SCLState) and layers:
     findings += _missed_target(state, steps_left)
     if not _is_dense(state):
       findings += _weak_penalty(state, steps_left) or _stopped(state)
@@ -192,7 +197,7 @@ def _members(
 
 
 def _collapsed(
-  masks: PyTree, groups: Mapping[str, str | Sequence[str]] | None
+  masks: PyTree, groups: Mapping[str, Sequence[str]]
 ) -> list[Finding]:
   dead = {
     path: float(density) == 0
@@ -202,8 +207,7 @@ def _collapsed(
     if mask.size
   }
   findings, told = [], set()
-  for name, given in (groups or {}).items():
-    members = _members(f'groups[{name!r}]', given, [*dead])
+  for name, members in groups.items():
     if all(dead[path] for path in members):
       told.update(members)
       findings.append(

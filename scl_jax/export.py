@@ -24,6 +24,7 @@ dense float32 network. `scl_jax.file_format` says what is in it.
 
 from collections.abc import Mapping, Sequence
 import json
+import numbers
 import os
 from typing import Any, NamedTuple
 
@@ -198,6 +199,8 @@ def deserialize(
   """
   if max_bytes is None:
     max_bytes = max(2**30, 1000 * len(data))
+  elif not isinstance(max_bytes, numbers.Integral):
+    raise ValueError(f'max_bytes must be a whole number, got {max_bytes!r}.')
   leaves, metadata = file_format.decode(data, max_bytes)
   if like is not None:
     return Contents(*_restore(like, leaves), metadata)
@@ -220,8 +223,8 @@ def _as_array(path: str, leaf: Any) -> np.ndarray:
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-  metadata = dict(metadata or {})
   try:
+    metadata = dict(metadata or {})
     is_kept = json.loads(json.dumps(metadata, allow_nan=False)) == metadata
   except (TypeError, ValueError, RecursionError) as error:
     raise ValueError(f'metadata must be a JSON object: {error}') from error

@@ -80,6 +80,7 @@ def init_gate(
   Raises:
     ValueError: If a number is out of range.
   """
+  checks.check_key('key', key)
   num_features = _whole('num_features', num_features)
   num_gates = _whole('num_gates', num_gates)
   hidden = _whole('hidden', hidden)

@@ -83,8 +83,16 @@ def value_at(value: optax.ScalarOrSchedule, count: ArrayLike) -> jax.Array:
 
   Returns:
     A float32 scalar.
+
+  Raises:
+    ValueError: If it is something else than a number.
   """
-  return jnp.asarray(value(count) if callable(value) else value, jnp.float32)
+  now = value(count) if callable(value) else value
+  if now is None or jnp.ndim(now):
+    raise ValueError(
+      f'{value!r} must be a number, or a schedule that gives one; got {now!r}.'
+    )
+  return jnp.asarray(now, jnp.float32)
 
 
 def end_in_force(

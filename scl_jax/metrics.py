@@ -48,6 +48,9 @@ def live_connections(masks: PyTree) -> PyTree:
 def density(masks: PyTree) -> jax.Array:
   """The share of connections that are live, over all prunable leaves.
 
+  What is not 0 is live. So params whose pruned entries are 0 may be given, but
+  not mask variables: these are live where they are positive.
+
   Args:
     masks: Masks of the weights' shapes, as `get_masks` gives them; arrays
       count by their number of entries.
@@ -169,8 +172,16 @@ def dead_features(
 
 def _check(masks: PyTree) -> None:
   for path, mask in tree_lib.zip_leaves(masks):
-    if not hasattr(mask, 'dtype'):
+    if not isinstance(mask, jax.Array | np.ndarray | np.generic):
       raise ValueError(
         'masks must hold arrays of 0 and 1, as get_masks gives them, but its '
         f'leaf {path!r} is {mask!r}.'
+      )
+    if 'rule_state' in path.split('/'):
+      raise ValueError(
+        'masks is the state of an optimizer: give get_masks(opt_state).'
+      )
+    if not (jnp.issubdtype(mask.dtype, np.number) or mask.dtype == bool):
+      raise ValueError(
+        f'masks must hold numbers, but its leaf {path!r} is of {mask.dtype}.'
       )

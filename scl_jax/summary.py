@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from scl_jax import features
 from scl_jax import metrics
@@ -46,13 +47,14 @@ def summary(
       bitmask and the live values; and as CSR, with a 4-byte column for each
       live value and a 4-byte pointer for each row (all axes but the last).
     feature_axes: Which axes are features, see `scl_jax.features`. Where the
-      name leaves them open, dead features are shown as `?`.
+      name leaves them open, dead features are shown as `?`, and the total is
+      of the others.
 
   Returns:
     A Markdown table, with a row for each prunable leaf and a row of totals.
 
   Raises:
-    ValueError: If the trees do not fit.
+    ValueError: If the trees do not fit, or costs are no numbers.
 
   Example:
     >>> params = {'kernel': jnp.eye(2), 'bias': jnp.zeros(2)}
@@ -85,6 +87,10 @@ def summary(
     dead = _dead_features(path, mask, feature_axes)
     numbers: list[int | None] = [size, live, dead]
     if cost is not None:
+      if jnp.ndim(cost) or not np.isfinite(cost):
+        raise ValueError(
+          f'costs must hold the MACs of a connection, but {path!r} is {cost!r}.'
+        )
       numbers += [round(size * cost), round(live * cost), None]
     elif costs is not None:
       numbers += [None, None, None]

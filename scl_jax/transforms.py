@@ -80,9 +80,10 @@ def normalize_by_feature_norm(
   in every feature. The paper leaves the norm open; the running norm is our
   choice, as it did better than the current batch's (see README). Sums are taken
   in float32, and a feature whose norm is 0 stays 0: one that has never had a
-  gradient when the running norm was updated waits for the next update. Under
-  `jax.shard_map` the norm is that of the local shard; under `jax.jit` it is
-  global.
+  gradient when the running norm was updated waits for the next update. A norm
+  that is not finite, or whose square is not, leaves the running one as it is.
+  Under `jax.shard_map` the norm is that of the local shard; under `jax.jit` it
+  is global.
 
   Args:
     decay: Decay of the running norm, in [0, 1); `None` takes the norm of the
@@ -150,9 +151,13 @@ def normalize_by_feature_norm(
       return jax.tree.map(divide, updates, squared_norms(updates)), state
     share = 1 - decay  # of the current updates in the running mean
 
+    def blend(s, v):
+      # What is not finite would stay for good.
+      return jnp.where(jnp.isfinite(s), decay * v + share * s, v)
+
     def refresh():
       return jax.tree.map(
-        lambda s, v: (decay * v + share * s).astype(jnp.float32),
+        lambda s, v: blend(s, v).astype(jnp.float32),
         squared_norms(updates if recompute is None else recompute()),
         state.second_moment,
       )

@@ -115,6 +115,7 @@ def test_small_masks_are_expanded():
   [
     ({'w': np.zeros(2, np.float16)}, "of float16: convert 'w'"),
     ({'w': jnp.zeros(2, jnp.bfloat16)}, 'of bfloat16'),
+    ({'w': jnp.zeros(2, jnp.float8_e4m3b11fnuz)}, 'of float8_e4m3b11fnuz'),
     ({'a': {'b': np.zeros(2)}, 'a.b': np.zeros(2)}, "file 'a.b.npz'"),
     ({'w': np.zeros((3, 3))}, 'do not fit'),
     ({'w': np.ones(2)}, 'effective'),

@@ -280,6 +280,24 @@ def test_errors(options, message):
     scl_jax.diagnose(make_state(9, penalty=0.1), **options)
 
 
+def test_groups_are_checked_before_the_first_step():
+  tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.scl(penalty=0.1))
+  state = tx.init({'a': {'kernel': jnp.ones((2, 2))}})
+  with pytest.raises(ValueError, match="pattern 'c' matches no"):
+    scl_jax.diagnose(state, 9, groups={'x': 'c'})
+
+
+@pytest.mark.parametrize('freeze_step', [None, 600])
+def test_leaves_without_connections(freeze_step):
+  rule = scl_jax.scl(penalty=0.1, freeze_step=freeze_step)
+  tx = scl_jax.sparsify(optax.sgd(0.1), rule)
+  params = {'w': jnp.ones((0, 4))}
+  state = tx.init(params)
+  for _ in range(70):
+    _, state = tx.update(params, state, params)
+  assert scl_jax.diagnose(state, 500) == []
+
+
 def convolutional(p, x):
   x = jax.lax.conv_general_dilated(
     x, p['c'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')

@@ -248,6 +248,9 @@ def test_refuses_what_it_cannot_keep(params, masks, message):
     {'a': np.float32(1)},
     {'a': float('nan')},
     {'a': {'b': {1, 2}}},
+    'hello',
+    [1],
+    5,
   ],
 )
 def test_refuses_metadata_that_json_would_change(metadata):

@@ -387,3 +387,21 @@ def test_the_norm_is_of_what_is_computed_again():
   np.testing.assert_allclose(
     state.second_moment, 0.5 * 4 * _squared_norms(g, (-1,)), rtol=1e-6
   )
+
+
+@pytest.mark.parametrize('bad', [1e30, jnp.inf, jnp.nan])
+def test_what_is_not_finite_does_not_stay(bad):
+  """Its square is not either, and the next steps are as if it had not come."""
+  tx = transforms.normalize_by_feature_norm(0.9)
+  updates = jnp.array([[3.0, 1.0], [4.0, 2.0]])
+  state = tx.init(updates)
+  for _ in range(3):
+    _, state = tx.update(updates, state)
+  before = state.second_moment
+  _, state = tx.update(updates.at[0, 1].set(bad), state)
+  np.testing.assert_array_equal(state.second_moment[0, 1], before[0, 1])
+  assert state.second_moment[0, 0] > before[0, 0]
+  normalized, state = tx.update(updates, state)
+  assert jnp.isfinite(state.second_moment).all()
+  norms = jnp.linalg.norm(updates, axis=0)
+  np.testing.assert_allclose(normalized, updates / norms[None], rtol=0.15)

@@ -18,8 +18,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import scl_jax
 from scl_jax import metrics
 
 pytestmark = pytest.mark.usefixtures('strict')
@@ -112,3 +114,12 @@ def test_density_of_nothing(masks):
 def test_what_is_no_array_has_no_density(measure):
   with pytest.raises(ValueError, match=r"masks must hold.*'w' is 'a'"):
     measure({'w': 'a'})
+  with pytest.raises(ValueError, match=r"masks must hold.*'w' is Shape"):
+    measure({'w': jax.ShapeDtypeStruct((2,), jnp.float32)})
+  with pytest.raises(ValueError, match="'w' is of <U1"):
+    measure({'w': np.array(['a', 'b'])})
+  state = scl_jax.sparsify(optax.adam(0.1), scl_jax.scl(0.1)).init(
+    {'w': jnp.ones((2, 2))}
+  )
+  with pytest.raises(ValueError, match=r'give get_masks\(opt_state\)'):
+    measure(state)

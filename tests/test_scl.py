@@ -66,6 +66,14 @@ def penalty_of(state):
   return float(optax.tree.get(state, 'penalty'))
 
 
+@pytest.mark.parametrize('value', [None, jnp.ones(2)])
+def test_a_schedule_must_give_a_number(value):
+  tx = scl_jax.sparsify(optax.sgd(0.1), scl_jax.scl(penalty=lambda _: value))
+  params = {'w': jnp.ones((2, 2))}
+  with pytest.raises(ValueError, match='a schedule that gives one'):
+    tx.update(params, tx.init(params), params)
+
+
 class TestLearning:
   @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
   def test_finds_the_connections_that_matter(self, dtype):

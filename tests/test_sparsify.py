@@ -193,3 +193,21 @@ def test_without_jit_regrowth_is_traced_once():
     params = optax.apply_updates(params, updates)
     counts.append(len(calls))
   assert counts[0] == counts[1] == counts[2] > 1
+
+
+@pytest.mark.parametrize('given', ['scl', 'soft_threshold'])
+def test_params_of_another_rule(given):
+  """They would be other numbers, without a word."""
+  rules = {
+    'scl': scl_jax.scl(0.1),
+    'soft_threshold': scl_jax.soft_threshold(0.1),
+  }
+  other = rules.pop(given)
+  ((_, rule),) = rules.items()
+  state = scl_jax.sparsify(optax.sgd(0.1), rule).init({'w': jnp.ones((2, 2))})
+  with pytest.raises(ValueError, match='which another rule has made'):
+    scl_jax.get_params(state, other)
+  # Other numbers of the same rule are no other rule.
+  stricter = scl_jax.scl(0.2, freeze_step=3)
+  if given == 'soft_threshold':
+    scl_jax.get_params(state, stricter)

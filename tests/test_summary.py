@@ -182,6 +182,9 @@ def test_costs_must_fit():
   params, masks = _case()
   with pytest.raises(ValueError, match=r"do not fit(.|\n)*'conv'"):
     summary(params, masks, costs={'conv': 1.0})
+  for cost in (np.nan, np.ones(2)):
+    with pytest.raises(ValueError, match="MACs of a connection, but 'conv/ke"):
+      summary(params, masks, costs={'conv': {'kernel': cost}})
   table = _parse(summary(params, masks, costs={'conv': {'kernel': 1.0}}))
   assert table['fc/kernel']['MACs'] == table['fc/kernel']['live MACs'] == '?'
   assert table['total']['MACs'] == '90'

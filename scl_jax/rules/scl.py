@@ -117,7 +117,9 @@ def scl(
   A connection goes when keeping it lowers the loss by less than its price, and
   comes back, with the weight that it had, when that changes. An entry of g · w
   that is not finite counts as 0, so that a bad batch leaves masks as they are
-  but for their price.
+  but for their price. A finite one that is a million times too large stays in
+  the running norms for long, and the price then closes what it should not: clip
+  gradients before `sparsify`, as within it those of masks are not clipped.
 
   From the paper's abstract: the product of weight and unit step, the estimator,
   the normalisation by feature, the penalty. Our choices: the running norm, the
