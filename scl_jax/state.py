@@ -130,12 +130,12 @@ def get_params(opt_state: optax.OptState, rule: mask_rule.MaskRule) -> PyTree:
   """
   mask_rule.check_rule(rule)
   state = get_sparsify_state(opt_state)
-  made = type(state.rule_state).__name__
-  makes = type(jax.eval_shape(rule.init, state.weights)).__name__
-  if made != makes:
+  made = type(state.rule_state)
+  makes = type(jax.eval_shape(rule.init, state.weights))
+  if made is not makes:
     raise ValueError(
-      f'rule makes a {makes}, but opt_state holds a {made}, which another rule '
-      'has made: give the one that `sparsify` was given.'
+      f'rule makes a {makes.__name__}, but opt_state holds a {made.__name__}, '
+      'which another rule has made: give the one that `sparsify` was given.'
     )
   params = mask_rule.params_of(rule, state.rule_state, state.weights)
   return _with_holes(tree_lib.unshared(params, state.weights))
