@@ -18,7 +18,7 @@ import os
 import uuid
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> None:
+def write(path: str | bytes | os.PathLike, data: bytes) -> None:
   """Writes a file, so that no reader ever sees half of it.
 
   It is written under another name in the same folder and then renamed.
@@ -30,14 +30,17 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
   Raises:
     OSError: If it cannot be written; an older file is then still there.
   """
-  temporary = f'{os.fspath(path)}.{uuid.uuid4().hex}.tmp'
+  path = os.fsdecode(path)
+  temporary = f'{path}.{uuid.uuid4().hex[:8]}.tmp'
   try:
     with open(temporary, 'xb') as file:
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
-  except BaseException:
+  except BaseException as error:
     if os.path.exists(temporary):
       os.remove(temporary)
+    if isinstance(error, OSError) and error.filename2 is None:
+      error.filename = path  # the one that callers know
     raise

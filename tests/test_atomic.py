@@ -55,5 +55,19 @@ def test_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch, failing):
 
 
 def test_missing_folder(tmp_path):
-  with pytest.raises(FileNotFoundError):
-    atomic.write(tmp_path / 'no' / 'file', b'')
+  path = tmp_path / 'no' / 'file'
+  with pytest.raises(FileNotFoundError, match=r"'[^']*/no/file'$"):
+    atomic.write(path, b'')
+
+
+def test_a_folder_is_there(tmp_path):
+  path = tmp_path / 'folder'
+  path.mkdir()
+  with pytest.raises(IsADirectoryError, match=r"'[^']*/folder'$"):
+    atomic.write(path, b'')
+  assert os.listdir(tmp_path) == ['folder']
+
+
+def test_a_name_in_bytes(tmp_path):
+  atomic.write(os.fsencode(tmp_path / 'file'), b'data')
+  assert (tmp_path / 'file').read_bytes() == b'data'
