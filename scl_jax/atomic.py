@@ -41,6 +41,8 @@ def write(path: str | bytes | os.PathLike, data: bytes) -> None:
   except BaseException as error:
     if os.path.exists(temporary):
       os.remove(temporary)
-    if isinstance(error, OSError) and error.filename2 is None:
+    if isinstance(error, OSError) and (
+      (error.filename, error.filename2) == (temporary, None)
+    ):
       error.filename = path  # the one that callers know
     raise
