@@ -193,6 +193,12 @@ def _decide(
     if isinstance(call.module, flow_lib.CONVOLUTIONS):
       options = {**_conv_options(call), 'norm': norm}
     params = _lookup(variables['params'], call.name)
+    applied = call.module.variables['params']['kernel']
+    if not jnp.array_equal(applied, params['kernel'], equal_nan=True):
+      raise ValueError(
+        f'{call.name!r} applies another kernel than the one in params, as '
+        'within nn.WeightNorm; NNrelief cannot prune that.'
+      )
     try:
       decided = _layer_masks(
         params['kernel'],

@@ -21,10 +21,12 @@ says which of their inputs depend on a unit. What it does not know depends on
 everything, and is not supported.
 
 Supported are models in which an input comes from one unit at most; sums of
-several are to be a `Join`. Everything else raises.
+several are to be a `Join`, whose branch nothing else reads, and only a layer
+reads its own weights. Everything else raises.
 """
 
 from collections.abc import Callable
+import functools
 import inspect
 from typing import Any, NamedTuple
 
@@ -36,6 +38,7 @@ import numpy as np
 from experiments.models import join
 from experiments.models import layers
 from scl_jax import reachability
+from scl_jax import tree as tree_lib
 
 # What this module looks at; normalisation is looked at, but is no layer.
 CONVOLUTIONS = (nn.Conv, layers.Conv3x3)
@@ -163,8 +166,9 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
 
   Raises:
     ValueError: If an input of a layer comes from several units, from a unit and
-      the model's input, or a unit changes nothing; if input or output of the
-      model is not one array.
+      the model's input, or a unit changes nothing; if weights of a layer, or
+      the branch of a join, are read elsewhere; if input or output of the model
+      is not one array.
   """
   modules: dict[str, nn.Module] = {}
   units: dict[str, int] = {}
@@ -197,6 +201,7 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
       f'{type(model).__name__} calls no nn.Dense and no nn.Conv, so there is '
       'nothing to prune.'
     )
+  _check_weights(model, variables, images, units)
   reached = _reached(model, variables, images.shape[1:], units)
   _check(reached)
 
@@ -208,7 +213,7 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
       if reached[source][target].any()
     }
 
-  return Flow(
+  flow = Flow(
     modules,
     units,
     feeds=pairs(modules),
@@ -217,6 +222,85 @@ def trace(model: nn.Module, variables: Any, images: jax.Array) -> Flow:
     },
     norms=pairs(norms),
   )
+  _check_joins(flow)
+  return flow
+
+
+def _between(
+  model: nn.Module, variables: Any, outputs: dict[str, Any], images: jax.Array
+) -> dict[str, jax.Array]:
+  """The code between layers, from their outputs to their inputs."""
+  seen = {}
+
+  def replace(call):
+    seen[call.name] = call.inputs
+    if isinstance(call.module, nn.BatchNorm):
+      return call.inputs  # whatever its parameters, channel by channel
+    output = jnp.broadcast_to(outputs[call.name], call.output.shape)
+    return output.astype(call.output.dtype)
+
+  output = visit(model, variables, images, replace)
+  return {**seen, _OUTPUT: output}
+
+
+def _check_weights(
+  model: nn.Module, variables: Any, images: jax.Array, units: dict[str, int]
+) -> None:
+  """Raises if more than a layer itself reads its weights."""
+  outputs = {name: jnp.zeros(n) for name, n in units.items()}
+  marks = tree_lib.map_with_path(
+    lambda path, leaf: jnp.full(
+      jnp.shape(leaf), float(path.rpartition('/')[0] in units)
+    ),
+    variables['params'],
+  )
+
+  @jax.jit  # so that layers, whose outputs are replaced, are not computed
+  def follow(params, marks):
+    return reachability.reached(
+      lambda p: _between(
+        model, {**variables, 'params': p}, outputs, images[:1]
+      ),
+      (params,),
+      (marks,),
+    )
+
+  for target, found in follow(variables['params'], marks).items():
+    if found.any():
+      raise ValueError(
+        f'Weights of a layer go into {target!r} in another way than through '
+        'the layer; weights that are used in two places are not supported.'
+      )
+
+
+def _check_joins(flow: Flow) -> None:
+  """Raises if a branch of a join is not the join's alone.
+
+  It is closed by removing the unit that it comes from; shortcuts have gates.
+  """
+  for name, module in flow.modules.items():
+    if not isinstance(module, join.Join):
+      continue
+    width = flow.units[name]  # inputs are the branch's, then the shortcut's
+    is_fed = np.zeros(width, bool)
+    for (source, target), matrix in flow.feeds.items():
+      if target != name:
+        continue
+      is_fed |= matrix[:, :width].any(axis=0)
+      is_read = flow.in_output[source] | matrix[:, width:].any(axis=1)
+      for (other, reader), inputs in flow.feeds.items():
+        if other == source and reader != name:
+          is_read = is_read | inputs.any(axis=1)
+      if (is_read & matrix[:, :width].any(axis=1)).any():
+        raise ValueError(
+          f'Units of {source!r} are a branch of {name!r} and read elsewhere '
+          'too: give the join what only it reads as the branch.'
+        )
+    if not is_fed.all():
+      raise ValueError(
+        f'The branch of {name!r} must come from a layer: give the input of the '
+        'model as the shortcut.'
+      )
 
 
 def _reached(
@@ -231,21 +315,7 @@ def _reached(
     For each layer and `_DATA`, for each module and `_OUTPUT`: which of its
     inputs, bool [units, inputs].
   """
-
-  def between(outputs, images):
-    """The code between layers, from their outputs to their inputs."""
-    seen = {}
-
-    def replace(call):
-      seen[call.name] = call.inputs
-      if isinstance(call.module, nn.BatchNorm):
-        return call.inputs  # whatever its parameters, channel by channel
-      output = jnp.broadcast_to(outputs[call.name], call.output.shape)
-      return output.astype(call.output.dtype)
-
-    output = visit(model, variables, images, replace)
-    return {**seen, _OUTPUT: output}
-
+  between = functools.partial(_between, model, variables)
   sources = {_DATA: 1, **units}
   stops = np.cumsum(list(sources.values()))
 

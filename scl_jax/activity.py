@@ -260,7 +260,10 @@ def _shares(
 
 
 def _float32(array: ArrayLike) -> jax.Array:
-  return jnp.asarray(array).astype(jnp.float32)
+  array = jnp.asarray(array)
+  if jnp.iscomplexobj(array):
+    raise ValueError(f'Scores are of real numbers, got {array.dtype}.')
+  return array.astype(jnp.float32)
 
 
 def _check_shapes(

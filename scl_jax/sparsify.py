@@ -115,6 +115,10 @@ def sparsify(
   without a word. The evaluation weights of a schedule-free optimizer within are
   dense; `apply_masks(eval_params, get_masks(state))` prunes them.
 
+  Functions that an optimizer is handed (`obj_fn` of Sophia, `value_fn`) are
+  called with what it optimizes: effective params, or the weights if the rule
+  has its own `effective`.
+
   A line search within (`optax.lbfgs`) judges a step before masks act on it.
   Under `static_masks` that is exact. Under masks that move, or have moved, take
   value and gradient from `jax.value_and_grad` in each step: those of
@@ -277,6 +281,14 @@ def _reset(inner, weights, inner_state, regrown):
   )
   where_of = jax.tree.leaves(regrown)
   leaves, treedef = jax.tree.flatten(inner_state)
+  fresh_state = inner.init(weights)
+  if jax.tree.structure(fresh_state) != treedef:
+    raise ValueError(
+      'optimizer changes the structure of its state, as optax.monitor does, so '
+      'the moments of connections that come back cannot be reset: leave that '
+      f'part out. Now it is {treedef}, after init '
+      f'{jax.tree.structure(fresh_state)}.'
+    )
 
   def refresh(owner, now, fresh):
     # A moment is one array of the weight's shape.
@@ -290,7 +302,7 @@ def _reset(inner, weights, inner_state, regrown):
       refresh,
       tree_lib.owners(inner_state, regrown),
       leaves,
-      treedef.flatten_up_to(inner.init(weights)),
+      jax.tree.leaves(fresh_state),
     )
   )
 

@@ -105,6 +105,10 @@ class TestDenseScores:
     expected = _score(kernel, None, x).kernel
     np.testing.assert_allclose(scores.kernel, expected, atol=0.02)
 
+  def test_complex_numbers(self):
+    with pytest.raises(ValueError, match='real numbers, got complex64'):
+      activity.dense_scores(jnp.array([[3j], [1]]), None, jnp.ones((2, 2)))
+
   @pytest.mark.parametrize(
     ('kernel', 'bias', 'x', 'message'),
     [

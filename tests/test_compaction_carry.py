@@ -171,6 +171,7 @@ FROM_PARAMS = {
   'Prodigy': optax.contrib.prodigy,
   'DoG': lambda rate: optax.chain(optax.contrib.dog(), optax.scale(rate)),
   'DoWG': lambda rate: optax.chain(optax.contrib.dowg(), optax.scale(rate)),
+  'SAM': lambda rate: optax.contrib.sam(optax.sgd(rate), optax.sgd(rate)),
 }
 
 
@@ -180,16 +181,22 @@ def test_constants_go_into_all_that_holds_params(make, is_within):
   """With steps of nothing the small model goes on computing the same."""
   fn, params, masks = constant_unit()
   x = jnp.ones((4, 2))
-  small = scl_jax.compact(fn, params, masks, x)
-  assert small.params['w'].shape == (2, 1)
   tx = make(1e-9)
   if is_within:
     tx = scl_jax.sparsify(tx, scl_jax.static_masks(masks))
-  carried, state = small.params, small.carry(tx.init(params))
+
+  def step(fn, params, state):
+    grads = jax.grad(lambda p: 1e-3 * fn(p, x).sum())(params)
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  # A step before, as SAM holds params from then on only.
+  params, state = step(fn, params, tx.init(params))
+  small = scl_jax.compact(fn, params, masks, x)
+  assert small.params['w'].shape == (2, 1)
+  carried, state = small.params, small.carry(state)
   for _ in range(3):
-    grads = jax.grad(lambda p: 1e-3 * small.fn(p, x).sum())(carried)
-    updates, state = tx.update(grads, state, carried)
-    carried = optax.apply_updates(carried, updates)
+    carried, state = step(small.fn, carried, state)
   # COCOB takes a small step whatever the rate.
   np.testing.assert_allclose(small.fn(carried, x), fn(params, x), rtol=1e-4)
 
@@ -200,6 +207,7 @@ def test_every_state_of_optax_that_starts_from_params_is_known():
   found = set()
   for tx in (*FROM_PARAMS.values(), optax.adam, optax.lion, optax.adabelief):
     state = tx(1e-3).init(params)
+    _, state = tx(1e-3).update(optax.tree.zeros_like(params), state, params)
     for path, leaf in zip(
       tree.paths(state), jax.tree.leaves(state), strict=True
     ):
@@ -216,6 +224,15 @@ def test_what_is_not_kept_by_axes_cannot_be_cut(tx):
   small = scl_jax.compact(fn, params, masks, jnp.ones((4, 2)))
   with pytest.raises(ValueError, match='cannot be cut'):
     small.carry(tx.init(params))
+
+
+def test_placeholders_of_adafactor():
+  """Nothing is factored below 128 rows; rows and columns have one entry."""
+  fn, params, masks = constant_unit()
+  small = scl_jax.compact(fn, params, masks, jnp.ones((4, 2)))
+  tx = optax.adafactor(0.1)
+  carried, made = small.carry(tx.init(params)), tx.init(small.params)
+  assert jax.tree.map(jnp.shape, carried) == jax.tree.map(jnp.shape, made)
 
 
 def test_the_state_of_another_model():

@@ -67,8 +67,10 @@ class CompactModel:
     params, but for constants, such as the bias of a feature without inputs,
     that have gone into other biases and would have been trained apart; and but
     for what depends on the size of a leaf: an optimizer that takes norms or
-    products of whole leaves (LAMB, LARS, Muon), and mask variables that stand
-    for several connections and still train, whose gradient is their mean.
+    products of whole leaves (LAMB, LARS, Muon) or draws random numbers for them
+    (`add_noise`, Sophia), and mask variables that stand for several connections
+    and still train, whose gradient is their mean. An average of params
+    (`optax.ema`) cannot be told from one of gradients: start it anew.
 
     Args:
       opt_state: The state of any optax optimizer, `scl_jax.sparsify` included,

@@ -27,10 +27,10 @@ from scl_jax.compaction import running
 PyTree = tree_lib.PyTree
 
 
-# Fields in which states hold values of params, not of gradients: of `sparsify`;
-# of schedule-free, MADGRAD and mechanize, DoG and DoWG, Prodigy, and COCOB.
+# Fields in which states hold values of params, not of gradients: of `sparsify`,
+# schedule-free, MADGRAD and mechanize, DoG and DoWG, Prodigy, COCOB, and SAM.
 _VALUES_OF_PARAMS = frozenset(
-  {'weights', 'z', 'x0', 'init_params', 'params0', 'init_particles'}
+  {'weights', 'z', 'x0', 'init_params', 'params0', 'init_particles', 'cache'}
 )
 
 
@@ -117,7 +117,8 @@ def _cut(reduced: reduction.Reduction, owner: int, path: str, leaf: Any) -> Any:
       for size, full, indices in zip(shape, whole, kept, strict=True)
     ]
     return running.take(leaf, masks)
-  if all(len(i) == n for i, n in zip(kept, whole, strict=True)) or not shape:
+  is_whole = all(len(i) == n for i, n in zip(kept, whole, strict=True))
+  if is_whole or jnp.size(leaf) == 1:  # as Adafactor has where nothing is cut
     return leaf
   raise ValueError(
     f'opt_state has a leaf {path!r} of shape {shape}, which cannot '

@@ -55,6 +55,36 @@ class Small(nn.Module):
     return nn.Dense(3)(x)
 
 
+class Tied(nn.Module):
+  """A kernel is used a second time, by no layer."""
+
+  @nn.compact
+  def __call__(self, x):
+    encoder = nn.Dense(4, use_bias=False, name='encoder')
+    x = nn.relu(encoder(x))
+    return x @ encoder.variables['params']['kernel'].T
+
+
+class WeightNormed(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.WeightNorm(nn.Dense(3))(x)
+
+
+class Branches(nn.Module):
+  """A join whose branch is the model's input, or is read elsewhere too."""
+
+  of_input: bool
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.Dense(5)(x)
+    if self.of_input:
+      return nn.Dense(2)(join.Join()(x, y))
+    z = nn.Dense(5)(nn.relu(y))
+    return nn.Dense(2)(join.Join()(y, z))
+
+
 def layers_of(*layers):
   return nn.Sequential(layers)
 
@@ -111,6 +141,7 @@ class TestFlow:
         'must use running averages',
       ),
       (layers_of(nn.relu), 'nothing to prune'),
+      (Tied(), "go into '.output.' in another way"),
     ],
   )
   def test_what_is_not_supported(self, model, message):
@@ -245,6 +276,20 @@ class TestPrune:
   )
   def test_layers_that_are_not_supported(self, model, message):
     images = jnp.ones((2, 8, 2))
+    variables = model.init(jax.random.key(0), images)
+    with pytest.raises(ValueError, match=message):
+      self.prune((model, variables, images))
+
+  @pytest.mark.parametrize(
+    ('model', 'message'),
+    [
+      (WeightNormed(), 'applies another kernel'),
+      (Branches(of_input=True), 'must come from a layer'),
+      (Branches(of_input=False), 'Units of .* read elsewhere too'),
+    ],
+  )
+  def test_what_masks_would_not_close(self, model, message):
+    images = jnp.ones((2, 5))
     variables = model.init(jax.random.key(0), images)
     with pytest.raises(ValueError, match=message):
       self.prune((model, variables, images))

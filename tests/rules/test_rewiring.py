@@ -229,3 +229,11 @@ def test_what_is_no_key(make_rule, key):
   ):
     with pytest.raises(ValueError, match='key must be one key'):
       make(0.3, key=key)
+
+
+def test_an_optimizer_whose_state_changes_its_structure():
+  optimizer = optax.chain(optax.sgd(0.1), optax.monitor({'n': optax.tree.norm}))
+  tx = scl_jax.sparsify(optimizer, scl_jax.rigl(0.5, key=KEY, end_step=10))
+  params = draw(0)
+  with pytest.raises(ValueError, match='changes the structure of its state'):
+    tx.update(params, tx.init(params), params)
