@@ -248,24 +248,28 @@ def _check_weights(
 ) -> None:
   """Raises if more than a layer itself reads its weights."""
   outputs = {name: jnp.zeros(n) for name, n in units.items()}
-  marks = tree_lib.map_with_path(
+  inputs = (variables['params'], outputs, images[:1])
+  is_of_layer = tree_lib.map_with_path(
     lambda path, leaf: jnp.full(
       jnp.shape(leaf), float(path.rpartition('/')[0] in units)
     ),
     variables['params'],
   )
+  # Outputs and images are inputs too: as constants they would be 0 at places,
+  # and a product with them would hide the weights.
+  marks = (is_of_layer, *jax.tree.map(jnp.zeros_like, inputs[1:]))
 
   @jax.jit  # so that layers, whose outputs are replaced, are not computed
-  def follow(params, marks):
+  def follow(marks):
     return reachability.reached(
-      lambda p: _between(
-        model, {**variables, 'params': p}, outputs, images[:1]
+      lambda params, outputs, images: _between(
+        model, {**variables, 'params': params}, outputs, images
       ),
-      (params,),
-      (marks,),
+      inputs,
+      marks,
     )
 
-  for target, found in follow(variables['params'], marks).items():
+  for target, found in follow(marks).items():
     if found.any():
       raise ValueError(
         f'Weights of a layer go into {target!r} in another way than through '
@@ -287,10 +291,16 @@ def _check_joins(flow: Flow) -> None:
       if target != name:
         continue
       is_fed |= matrix[:, :width].any(axis=0)
-      is_read = flow.in_output[source] | matrix[:, width:].any(axis=1)
-      for (other, reader), inputs in flow.feeds.items():
-        if other == source and reader != name:
-          is_read = is_read | inputs.any(axis=1)
+      elsewhere = [
+        flow.in_output[source],
+        matrix[:, width:].any(axis=1),
+        *(
+          other.any(axis=1)
+          for (feeder, reader), other in flow.feeds.items()
+          if feeder == source and reader != name
+        ),
+      ]
+      is_read = np.any(elsewhere, axis=0)
       if (is_read & matrix[:, :width].any(axis=1)).any():
         raise ValueError(
           f'Units of {source!r} are a branch of {name!r} and read elsewhere '

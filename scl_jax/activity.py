@@ -74,7 +74,8 @@ def dense_scores(
     Incoming(kernel=Array([[0.5 ],
            [0.25]], dtype=float32), bias=Array([0.25], dtype=float32))
   """
-  kernel, inputs = _float32(kernel), _float32(inputs)
+  kernel = _float32('kernel', kernel)
+  inputs = _float32('inputs', inputs)
   if kernel.ndim != 2 or inputs.ndim != 2:
     raise ValueError(
       'A dense layer has a kernel [inputs, units] and is applied to '
@@ -129,7 +130,8 @@ def conv_scores(
     ValueError: If the shapes do not fit, also those of a grouped convolution,
       there is no example, or an argument is unknown.
   """
-  kernel, inputs = _float32(kernel), _float32(inputs)
+  kernel = _float32('kernel', kernel)
+  inputs = _float32('inputs', inputs)
   spatial = kernel.ndim - 2
   if spatial < 1 or inputs.ndim != kernel.ndim:
     raise ValueError(
@@ -213,7 +215,7 @@ def _relative(
   largest = kernel.max(axis=tuple(range(kernel.ndim - 1)), initial=0)
   if bias is None:
     return _divide(kernel, largest), None
-  bias = jnp.abs(_float32(bias))
+  bias = jnp.abs(_float32('bias', bias))
   largest = jnp.maximum(largest, bias)
   return _divide(kernel, largest), _divide(bias, largest)
 
@@ -259,10 +261,10 @@ def _shares(
   )
 
 
-def _float32(array: ArrayLike) -> jax.Array:
+def _float32(name: str, array: ArrayLike) -> jax.Array:
   array = jnp.asarray(array)
   if jnp.iscomplexobj(array):
-    raise ValueError(f'Scores are of real numbers, got {array.dtype}.')
+    raise ValueError(f'{name} must hold real numbers, got {array.dtype}.')
   return array.astype(jnp.float32)
 
 

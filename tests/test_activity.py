@@ -105,9 +105,13 @@ class TestDenseScores:
     expected = _score(kernel, None, x).kernel
     np.testing.assert_allclose(scores.kernel, expected, atol=0.02)
 
-  def test_complex_numbers(self):
-    with pytest.raises(ValueError, match='real numbers, got complex64'):
-      activity.dense_scores(jnp.array([[3j], [1]]), None, jnp.ones((2, 2)))
+  @pytest.mark.parametrize('name', ['kernel', 'bias', 'inputs'])
+  def test_complex_numbers(self, name):
+    arrays = {'kernel': np.ones((3, 2)), 'bias': np.ones(2)}
+    arrays['inputs'] = np.ones((5, 3))
+    arrays[name] = 1j * arrays[name]
+    with pytest.raises(ValueError, match=f'{name} must hold real numbers'):
+      activity.dense_scores(**arrays)
 
   @pytest.mark.parametrize(
     ('kernel', 'bias', 'x', 'message'),

@@ -211,3 +211,23 @@ def test_params_of_another_rule(given):
   stricter = scl_jax.scl(0.2, freeze_step=3)
   if given == 'soft_threshold':
     scl_jax.get_params(state, stricter)
+
+
+@pytest.mark.parametrize('has_effective', [False, True])
+def test_functions_are_called_with_what_is_optimized(has_effective):
+  """Effective params, or the weights of a rule with its own `effective`."""
+
+  def update(updates, state, params=None, *, value_fn, **extra_args):
+    return updates, value_fn(params)
+
+  optimizer = optax.GradientTransformationExtraArgs(lambda _: 0.0, update)
+  rule = scl_jax.static_masks({'w': jnp.array([[1.0, 0], [0, 1]])})
+  if has_effective:
+    rule = scl_jax.soft_threshold(0.0, init_value=0.0)  # |w| below 0.5
+  tx = scl_jax.sparsify(optimizer, rule)
+  params = {'w': jnp.array([[1.0, 0.4], [0.3, 2.0]])}
+  state = tx.init(params)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  _, state = tx.update(zeros, state, params, value_fn=lambda p: p['w'].sum())
+  np.testing.assert_allclose(state.inner_state, 3.7 if has_effective else 3.0)
+  assert scl_jax.density(scl_jax.get_masks(state)) == 0.5

@@ -118,7 +118,7 @@ def _cut(reduced: reduction.Reduction, owner: int, path: str, leaf: Any) -> Any:
     ]
     return running.take(leaf, masks)
   is_whole = all(len(i) == n for i, n in zip(kept, whole, strict=True))
-  if is_whole or jnp.size(leaf) == 1:  # as Adafactor has where nothing is cut
+  if is_whole or jnp.size(leaf) == 1:  # a placeholder of Adafactor
     return leaf
   raise ValueError(
     f'opt_state has a leaf {path!r} of shape {shape}, which cannot '
